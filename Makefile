@@ -1,0 +1,119 @@
+# `make help` lists what there is. Everything is done by the programs it calls; here is only in which order.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+NATIVE := $(BIN)/python -m native
+PYTEST := $(BIN)/pytest
+
+.DEFAULT_GOAL := help
+.PHONY: help run up down ingest summary health status logs clean doctor test coverage check lint openapi-gen bench \
+	system-tests system-tests-quick system-tests-performance lock
+
+help: ## This list
+	@grep -hE '^[a-z][a-z-]*:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-26s %s\n", $$1, $$2}'
+
+# --- the stack -----------------------------------------------------------------------------------------------------
+
+run: $(VENV)/runtime ## Start everything, ingest logs.json if the store is empty, show the summary; Ctrl-C stops it all
+	@$(NATIVE) run
+
+up: $(VENV)/runtime ## Start everything in the background; ingests nothing
+	@$(NATIVE) up
+
+down: $(VENV)/runtime ## Stop everything, sources first, Kafka last
+	@$(NATIVE) down
+
+ingest: $(VENV)/runtime ## Ingest logs.json, or FILE=name, and show the receipt
+	@$(NATIVE) ingest $(FILE)
+
+summary: $(VENV)/runtime ## Show the summary of all that is stored
+	@$(NATIVE) summary
+
+health: $(VENV)/runtime ## Show the health of every part; fails unless all is healthy
+	@$(NATIVE) health
+
+status: $(VENV)/runtime ## Show which programs run
+	@$(NATIVE) status
+
+logs: $(VENV)/runtime ## Follow the logs of all programs, or of PROGRAM=name
+	@$(NATIVE) logs $(PROGRAM)
+
+doctor: $(VENV)/runtime ## Examine the machine: ports, versions, disk, memory, leftovers, each with its remedy
+	@$(NATIVE) doctor
+
+clean: $(VENV)/runtime ## Stop everything and delete all data, logs and caches; keeps the virtual environment
+	@$(NATIVE) clean
+	@rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache .coverage htmlcov
+
+# --- quality -------------------------------------------------------------------------------------------------------
+
+test: $(VENV)/development ## Unit, property, contract and integration tests; these start a Kafka of their own
+	@$(NATIVE) prepare
+	$(PYTEST)
+
+coverage: $(VENV)/development ## The tests with their coverage; htmlcov/index.html shows it line by line
+	@$(NATIVE) prepare
+	$(BIN)/coverage run -m pytest
+	$(BIN)/coverage report --skip-covered --sort=cover
+	@$(BIN)/coverage html --quiet
+
+check: $(VENV)/development ## ruff, mypy strict, import-linter, and promtool where it is installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	@if command -v promtool >/dev/null; then set -ex; \
+		promtool check rules prometheus/rules/*.yml; \
+		promtool test rules prometheus/tests/*.yml; \
+	else echo "promtool is not installed (Debian: prometheus): the alert rules were not checked"; fi
+
+lint: $(VENV)/development ## Mend what ruff can mend by itself, and format
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+openapi-gen: $(VENV)/runtime ## Write docs/openapi/*.json from the running services
+	@$(NATIVE) openapi
+
+bench: $(VENV)/development ## Measure speed and memory on this machine; takes some minutes
+	@$(NATIVE) prepare
+	$(BIN)/python -m benchmarks
+
+system-tests: $(VENV)/development ## Exercise the running stack (make up) from outside: everything
+	$(PYTEST) tests/e2e
+
+system-tests-quick: $(VENV)/development ## The same, only what takes seconds
+	$(PYTEST) tests/e2e -m quick
+
+system-tests-performance: $(VENV)/development ## The same, only what measures; prints numbers
+	$(PYTEST) tests/e2e -m performance -s
+
+# --- the virtual environment ---------------------------------------------------------------------------------------
+# Two marks, each newer than the lock that it was installed from. Development holds the runtime's packages too, in the
+# same versions, so that installing one never disturbs the other.
+
+$(VENV)/runtime: requirements.lock
+	@$(call install,requirements.lock)
+	@touch $@
+
+$(VENV)/development: requirements-dev.lock
+	@$(call install,requirements-dev.lock)
+	@touch $@ $(VENV)/runtime
+
+define install
+echo "Installing the packages of $(1) into $(VENV); this takes a minute or so." && \
+{ command -v $(PYTHON) >/dev/null || { echo "Python is missing. Debian: sudo apt-get install -y python3-venv"; exit 1; }; } && \
+$(PYTHON) native/prerequisites.py python && \
+{ test -x $(BIN)/python && $(BIN)/python -c '' || $(PYTHON) -m venv --clear $(VENV); } && \
+$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $(1)
+endef
+
+lock: ## Resolve the dependencies of pyproject.toml anew and pin them with their hashes
+	@rm -rf .run/lock-tools && $(PYTHON) -m venv .run/lock-tools && .run/lock-tools/bin/pip install --quiet uv
+	@UV_CUSTOM_COMPILE_COMMAND="make lock" .run/lock-tools/bin/uv pip compile $(LOCK_FLAGS) \
+		--extra native --output-file requirements.lock pyproject.toml
+	@UV_CUSTOM_COMPILE_COMMAND="make lock" .run/lock-tools/bin/uv pip compile $(LOCK_FLAGS) \
+		--extra native --extra dev --constraints requirements.lock --output-file requirements-dev.lock pyproject.toml
+	@! grep -nE '://|^-' requirements.lock requirements-dev.lock  # no place to download from may stand in a lock
+
+LOCK_FLAGS := --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate

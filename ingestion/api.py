@@ -1,0 +1,278 @@
+"""Ingestion's HTTP API: push entries, trigger a file, ask for receipts."""
+
+import asyncio
+import time
+import uuid
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Annotated, Any
+
+import httpx
+from fastapi import APIRouter, Header, Query, Request
+from pydantic import BaseModel, Field
+
+from ingestion.entries import MalformedBodyError
+from ingestion.ingest import JSON, BusyError, EntryTooLargeError, Ingest, Push, new_run_id, run_id_of, shape_of
+from ingestion.sources.file import FileRefusedError, open_file
+from shared import logs
+from shared.config import Settings
+from shared.errors import KafkaUnavailableError, SpoolFullError
+from shared.records import Receipt
+from shared.service import Problem, ProblemError
+from shared.spool import Entry, Spool
+from shared.topics import NDJSON
+
+log = logs.logger("ingestion.api")
+
+_TYPES = {
+    JSON: True,
+    NDJSON: False,
+    "application/ndjson": False,
+    "application/jsonl": False,
+    "application/json-lines": False,
+}
+_SOURCE_MAX = 200
+_KEY_MAX = 255
+_IN_MEMORY = 4 * 1024 * 1024  # a body up to this stays in memory
+
+
+class Accepted(BaseModel):
+    """What Kafka has acknowledged."""
+
+    run_id: str = Field(description="Ask /ingest/runs/{run_id} what became of it.")
+    accepted: int = Field(description="Entries written to raw-logs.")
+    bytes: int = Field(description="Size of the body.")
+
+
+class Triggered(Accepted):
+    """Likewise, of a file."""
+
+    file: str
+
+
+class Run(BaseModel):
+    """A receipt: accepted = stored + dead_lettered + in_flight, always."""
+
+    run_id: str
+    source: str | None = None
+    file: str | None = None
+    time: str | None = Field(None, description="When ingestion wrote it, RFC 3339 UTC.")
+    accepted: int
+    stored: int
+    dead_lettered: int
+    in_flight: int
+    complete: bool = Field(description="Whether nothing is in flight.")
+
+
+class Runs(BaseModel):
+    """Newest first."""
+
+    total: int
+    runs: list[Run]
+    next_cursor: str | None = None
+
+
+class RecentReceipts:
+    """Receipts that the store may not have yet."""
+
+    def __init__(self, limit: int = 1_000) -> None:
+        self._limit = limit
+        self._receipts: OrderedDict[str, Receipt] = OrderedDict()
+
+    def add(self, receipt: Receipt) -> None:
+        self._receipts[receipt.run_id] = receipt
+        while len(self._receipts) > self._limit:
+            self._receipts.popitem(last=False)
+
+    def run(self, run_id: str) -> Run | None:
+        receipt = self._receipts.get(run_id)
+        if receipt is None:
+            return None
+        return Run(
+            run_id=run_id,
+            source=receipt.source,
+            file=receipt.file,
+            time=receipt.time,
+            accepted=receipt.entries,
+            stored=0,
+            dead_lettered=0,
+            in_flight=receipt.entries,
+            complete=False,
+        )
+
+
+def router(settings: Settings, ingest: Ingest, spool: Spool, kafka_reachable: Callable[[], bool]) -> APIRouter:
+    routes = APIRouter(tags=["ingestion"])
+    recent = RecentReceipts()
+    processing = settings.processing_url or f"http://127.0.0.1:{settings.processing_port}"
+
+    async def write(push: Push) -> Receipt:
+        try:
+            receipt = await asyncio.shield(asyncio.wrap_future(ingest.submit(push)))
+        except BusyError as error:
+            raise ProblemError(503, "Too busy", str(error), {"Retry-After": "1"}) from error
+        except MalformedBodyError as error:
+            raise ProblemError(422, "No entries can be told apart", str(error)) from error
+        except EntryTooLargeError as error:
+            raise ProblemError(413, "Entry too large", str(error)) from error
+        except KafkaUnavailableError as error:
+            raise _no_kafka(str(error)) from error
+        recent.add(receipt)
+        log.info("ingested", run_id=receipt.run_id, source=receipt.source, entries=receipt.entries, bytes=receipt.bytes)
+        return receipt
+
+    async def trigger(file: str) -> Triggered:
+        if not kafka_reachable():
+            raise _no_kafka("no broker answers")
+        try:
+            source = open_file(settings.ingest_dir, file)
+        except FileRefusedError as error:
+            raise ProblemError(404, "No such file", str(error)) from error
+        push = Push(source, shape_of(source, json=file.endswith(".json")), new_run_id(), file=file)
+        receipt = await write(push)
+        return Triggered(run_id=receipt.run_id, file=file, accepted=receipt.entries, bytes=receipt.bytes)
+
+    problems: dict[int | str, dict[str, Any]] = {code: {"model": Problem} for code in (404, 413, 422, 503)}
+    named = Annotated[str, Query(description="Name of a file under the ingest folder.", max_length=1024)]
+
+    @routes.get("/ingest/trigger", responses=problems)
+    async def trigger_by_get(file: named = "logs.json") -> Triggered:
+        """Ingest a file: logs.json, or another under the ingest folder. Answers once Kafka has it."""
+        return await trigger(file)
+
+    @routes.post("/ingest/trigger", responses=problems)
+    async def trigger_by_post(file: named = "logs.json") -> Triggered:
+        """Ingest a file: logs.json, or another under the ingest folder. Answers once Kafka has it."""
+        return await trigger(file)
+
+    @routes.post(
+        "/ingest",
+        responses={code: {"model": Problem} for code in (413, 415, 422, 503, 507)},
+        openapi_extra={
+            "requestBody": {
+                "required": True,
+                "content": {
+                    JSON: {"schema": {"oneOf": [{"type": "object"}, {"type": "array", "items": {}}]}},
+                    NDJSON: {"schema": {"type": "string", "description": "One JSON object a line."}},
+                },
+            }
+        },
+    )
+    async def push_entries(
+        request: Request,
+        source: Annotated[
+            str | None, Query(description="The source of entries that name none.", min_length=1, max_length=_SOURCE_MAX)
+        ] = None,
+        idempotency_key: Annotated[
+            str | None,
+            Header(description="Makes a retry safe: entries of the same source and key count once, for 24 hours."),
+        ] = None,
+        content_type: Annotated[str | None, Header(description="application/json or application/x-ndjson.")] = None,
+    ) -> Accepted:
+        """Ingest a JSON object, an array of them, or NDJSON: all of it or nothing. Answers once Kafka has it."""
+        json = _json(content_type)
+        if request.headers.get("content-encoding", "identity") != "identity":
+            raise ProblemError(415, "Unsupported encoding", "send the body without Content-Encoding")
+        if idempotency_key is not None and not 0 < len(idempotency_key) <= _KEY_MAX:
+            raise ProblemError(422, "Invalid Idempotency-Key", f"it has 1 to {_KEY_MAX} characters")
+        _check_size(int(request.headers.get("content-length") or 0), settings.body_max_bytes)
+        if not kafka_reachable():
+            raise _no_kafka("no broker answers")
+        body = spool.create(_IN_MEMORY)
+        try:
+            await _receive(request, body, settings.body_max_bytes)
+        except BaseException:
+            body.release()
+            raise
+        push = Push(body, shape_of(body, json=json), new_run_id(), source)
+        if idempotency_key is not None:
+            push.run_id = run_id_of(source, idempotency_key)
+            push.attempt = uuid.uuid4().hex[:8]
+        receipt = await write(push)
+        return Accepted(run_id=receipt.run_id, accepted=receipt.entries, bytes=receipt.bytes)
+
+    async def ask(path: str, query: dict[str, str]) -> httpx.Response:
+        try:
+            async with httpx.AsyncClient(base_url=processing, timeout=10.0) as client:
+                return await client.get(path, params=query)
+        except httpx.HTTPError as error:
+            raise ProblemError(
+                503,
+                "Receipts are not at hand",
+                f"processing, which keeps them, does not answer at {processing}: {error!r}",
+                {"Retry-After": "2"},
+            ) from error
+
+    @routes.get("/ingest/runs", responses={503: {"model": Problem}})
+    async def runs(
+        limit: Annotated[int, Query(ge=1, le=1_000, description="How many.")] = 50,
+        cursor: Annotated[str | None, Query(description="next_cursor of the page before.", max_length=512)] = None,
+    ) -> Runs:
+        """The runs and what became of them, newest first."""
+        answer = await ask("/runs", {"limit": str(limit)} | ({"cursor": cursor} if cursor else {}))
+        if answer.status_code != 200:
+            raise _relayed(answer)
+        return Runs.model_validate_json(answer.content)
+
+    @routes.get("/ingest/runs/{run_id}", responses={404: {"model": Problem}, 503: {"model": Problem}})
+    async def run(run_id: str) -> Run:
+        """What became of a run: of the entries accepted, how many are stored, dead-lettered and in flight."""
+        if not run_id.isalnum() or len(run_id) > 64:
+            raise ProblemError(404, "No such run", "a run id has up to 64 letters and digits")
+        answer = await ask(f"/runs/{run_id}", {})
+        if answer.status_code == 200:
+            return Run.model_validate_json(answer.content)
+        known = recent.run(run_id) if answer.status_code == 404 else None
+        if known is None:
+            raise _relayed(answer)
+        return known
+
+    return routes
+
+
+def _json(content_type: str | None) -> bool:
+    kind = (content_type or "").partition(";")[0].strip().lower()
+    if kind in _TYPES:
+        return _TYPES[kind]
+    raise ProblemError(
+        415,
+        "Unsupported media type",
+        f"Content-Type is {kind or 'missing'!r}; send application/json (an object or an array) or application/x-ndjson "
+        "(one object a line)",
+        {"Accept": f"{JSON}, {NDJSON}"},
+    )
+
+
+def _check_size(size: int, limit: int) -> None:
+    if size > limit:
+        raise ProblemError(
+            413, "Body too large", f"at most {limit} bytes are taken (BODY_MAX_BYTES); send it in several pushes"
+        )
+
+
+async def _receive(request: Request, body: Entry, limit: int) -> None:
+    begun = time.monotonic()
+    try:
+        async for piece in request.stream():
+            _check_size(body.size + len(piece), limit)
+            body.append(piece)
+    except SpoolFullError as error:
+        raise ProblemError(507, "No room", str(error), {"Retry-After": "5"}) from error
+    log.debug("received", bytes=body.size, seconds=round(time.monotonic() - begun, 3))
+
+
+def _no_kafka(detail: str) -> ProblemError:
+    return ProblemError(
+        503,
+        "Kafka is not reachable",
+        f"{detail}; nothing was taken for sure: try again, with the same Idempotency-Key if you sent one",
+        {"Retry-After": "2"},
+    )
+
+
+def _relayed(answer: httpx.Response) -> ProblemError:
+    try:
+        problem = Problem.model_validate_json(answer.content)
+    except ValueError:
+        return ProblemError(503, "Receipts are not at hand", f"processing answered {answer.status_code}")
+    return ProblemError(answer.status_code, problem.title, problem.detail)

@@ -1,0 +1,36 @@
+"""Ingestion, wired.
+
+HTTP, files > entries > frames > [transaction] > raw-logs, ingest-runs
+"""
+
+from ingestion.api import router
+from ingestion.ingest import STAGE, Ingest
+from shared import kafka, metrics
+from shared.config import Settings
+from shared.instance import Instance
+from shared.service import Loop, Part, Service, main
+from shared.spool import Spool
+
+NAME = "ingestion"
+
+
+def build(settings: Settings) -> Service:
+    folder = settings.folder(NAME)
+    instance = Instance(folder)
+    spool = Spool(folder / "spool", settings.spool_max_bytes)
+    metrics.SPOOL_BYTES.labels(NAME).set_function(lambda: spool.used)
+    metrics.SPOOL_QUOTA.labels(NAME).set(settings.spool_max_bytes)
+    metrics.touch(STAGE, [])
+    watch = kafka.Watch(settings, NAME)
+    ingest = Ingest(settings, instance.id)
+    parts: list[Part] = [
+        watch,
+        Loop(ingest.small.name, ingest.small.run, ingest.small.problems),
+        Loop(ingest.large.name, ingest.large.run, ingest.large.problems),
+    ]
+    api = router(settings, ingest, spool, lambda: watch.reachable)
+    return Service(NAME, settings, settings.ingestion_port, parts, [api], __doc__ or "")
+
+
+if __name__ == "__main__":
+    main(NAME, build)

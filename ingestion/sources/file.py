@@ -1,0 +1,40 @@
+"""A file of the ingest folder as a source: never a path outside it."""
+
+import os
+from pathlib import Path
+
+from shared.errors import SluiceError
+
+
+class FileRefusedError(SluiceError):
+    """The name is not that of a readable file under the ingest folder."""
+
+
+class FileSource:
+    """A file's bytes at any place. `release` it when its push is done."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        self.size = os.fstat(self._file).st_size
+
+    def read(self, start: int, length: int) -> bytes:
+        return os.pread(self._file, min(length, max(0, self.size - start)), start)
+
+    def release(self) -> None:
+        os.close(self._file)
+
+
+def open_file(folder: Path, name: str) -> FileSource:
+    """Open a file under `folder`, links resolved. Raises FileRefusedError that says what is wrong with the name."""
+    root = folder.resolve()
+    if not name or "\0" in name:
+        raise FileRefusedError("give the name of a file under the ingest folder")
+    path = (root / name).resolve()
+    if not path.is_relative_to(root):
+        raise FileRefusedError(f"{name!r} leads outside the ingest folder; only files under it may be read")
+    if not path.is_file():
+        raise FileRefusedError(f"there is no file {name!r} in the ingest folder {root}")
+    try:
+        return FileSource(path)
+    except OSError as error:
+        raise FileRefusedError(f"{name!r} can't be read: {error.strerror}") from error

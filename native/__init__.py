@@ -1,0 +1,1 @@
+"""The stack on one machine without containers: prerequisites, Kafka, the supervisor and the launcher behind `make`."""

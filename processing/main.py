@@ -1,0 +1,57 @@
+"""Processing, wired.
+
+standardized-logs > [stage loop: frames > records > metrics, windows, anomalies] > processed-metrics
+processed-metrics, dead-letters, ingest-runs > [sink: ledger > rows] > store > API, metrics
+"""
+
+from processing.api import raw
+from processing.api import routers as store_routers
+from processing.api.counts import counts
+from processing.counts import EntriesBySource
+from processing.sink import STAGE as SINK
+from processing.sink import Sink
+from processing.store import open_store
+from processing.transform import STAGE, Processing
+from shared import kafka, metrics
+from shared.config import Settings
+from shared.errors import Reason
+from shared.instance import Instance
+from shared.service import Loop, Part, Service, main
+from shared.spool import Spool
+from shared.stage import Stage
+from shared.topics import PROCESSED_METRICS, PROCESSING_STATE, STANDARDIZED_LOGS
+
+NAME = "processing"
+
+
+def build(settings: Settings) -> Service:
+    folder = settings.folder(NAME)
+    instance = Instance(folder)
+    store = open_store(settings, folder / "store")
+    # a spool each: the quota of one is no room for another
+    spools = [Spool(folder / f"spool-{user}", settings.spool_max_bytes) for user in (STAGE, SINK, "raw")]
+    metrics.SPOOL_BYTES.labels(NAME).set_function(lambda: sum(spool.used for spool in spools))
+    metrics.SPOOL_QUOTA.labels(NAME).set(sum(spool.quota for spool in spools))
+    metrics.touch(STAGE, list(Reason))
+    metrics.touch(SINK, list(Reason))
+    EntriesBySource(lambda: counts(store), settings.source_labels).register(metrics.REGISTRY)
+    watch = kafka.Watch(settings, NAME)
+    sink = Sink(settings, store, spools[1])
+    stage = Stage(
+        STAGE,
+        settings,
+        reads=STANDARDIZED_LOGS,
+        writes=[PROCESSED_METRICS],
+        state=PROCESSING_STATE,
+        transform=Processing(settings),
+        instance_id=instance.id,
+        spool=spools[0],
+    )
+    # stopped in the reverse order: first what feeds the sink, then the sink
+    parts: list[Part] = [watch, Loop(SINK, sink.run, sink.problems), Loop(STAGE, stage.run, stage.problems)]
+    routers = [*store_routers(store), raw.router(settings, spools[2])]
+    return Service(NAME, settings, settings.processing_port, parts, routers, __doc__ or "", store.close)
+
+
+if __name__ == "__main__":
+    main(NAME, build)

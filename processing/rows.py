@@ -1,0 +1,145 @@
+"""From messages of the three topics that the sink reads to rows of the store's tables. Pure."""
+
+import hashlib
+import re
+import time
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from typing import Final, NamedTuple
+
+import msgspec
+
+from shared.errors import Reason
+from shared.frames import entries
+from shared.records import DeadLetter, Kind, timestamp_of
+from shared.topics import DEAD_LETTERS, H_CONTENT_TYPE, H_KIND, INGEST_RUNS, PROCESSED_METRICS
+
+Headers = Sequence[tuple[str, bytes | None]]
+
+_TABLES: Final[dict[str, str]] = {Kind.RECORD: "records", Kind.WINDOW: "windows", Kind.ANOMALY: "anomalies"}
+
+
+class Place(NamedTuple):
+    """A partition of one of the topics, by our name of it and by Kafka's id."""
+
+    topic: str
+    topic_id: str
+    partition: int
+
+
+class Row(NamedTuple):
+    """A message's contribution to a batch: lines for one table, kept with the offset that they came from."""
+
+    offset: int
+    table: str  # a field of store.Rows
+    lines: bytes
+    records: int
+
+
+def rows_of(place: Place, offset: int, value: bytes, size: int, headers: Headers) -> list[Row]:
+    """The rows of one message. `size` is that of the whole value; a dead letter's own bytes are not needed here."""
+    if place.topic == INGEST_RUNS:
+        return [Row(offset, "runs", value, 1)]
+    if place.topic == DEAD_LETTERS:
+        return [Row(offset, "dead_letters", _dead_letter_line(place, offset, size, headers), 1)]
+    named = dict(headers)
+    kind = (named.get(H_KIND) or b"").decode(errors="replace")
+    if kind in _TABLES:
+        return [Row(offset, _TABLES[kind], value, value.count(b"\n") + 1)]
+    content_type = (named.get(H_CONTENT_TYPE) or b"").decode(errors="replace")
+    return [Row(offset, _table_of(line), line, 1) for line in entries(value, content_type or None)]
+
+
+def oldest_observed(rows: Iterable[Row]) -> float | None:
+    """When the first record among these was seen by raw-logs, Unix seconds: the oldest, for a partition keeps order."""
+    for row in rows:
+        if row.table == "records":
+            found = _OBSERVED.search(row.lines, 0, 4096)
+            return datetime.fromisoformat(found.group(1).decode()).timestamp() if found else None
+    return None
+
+
+def letter_of(table: str, line: bytes, detail: str, stage: str) -> DeadLetter:
+    """The dead letter of a line that the store can't take: a foreign producer's, for our own are made to fit."""
+    try:
+        known = msgspec.json.decode(line, type=_Identified)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        known = _Identified()
+    return DeadLetter(
+        value=line,
+        reason=Reason.INVALID_RECORD,
+        detail=f"no row of {table}: {detail}"[:300],
+        stage=stage,
+        topic=PROCESSED_METRICS,
+        partition=-1,
+        offset=-1,
+        index=0,
+        record_id=known.record_id or f"{table}-{hashlib.sha256(line).hexdigest()[:16]}",
+        time=timestamp_of(time.time_ns()),
+        run_id=known.run_id,
+        origin=known.origin,
+    )
+
+
+class Reasoned(msgspec.Struct):
+    """What the sink reads of an anomaly's line."""
+
+    reason: str
+
+
+class _Identified(msgspec.Struct):
+    record_id: str | None = None
+    run_id: str | None = None
+    origin: str | None = None
+
+
+class _Kinded(msgspec.Struct):
+    kind: str = Kind.RECORD
+
+
+_OBSERVED = re.compile(rb'"observed_timestamp":"([0-9T:.Z-]{20,30})"')
+
+
+def _table_of(line: bytes) -> str:
+    """Where a line without our header belongs; one that can't be read is a record, and is refused as such."""
+    try:
+        return _TABLES.get(msgspec.json.decode(line, type=_Kinded).kind, "records")
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return "records"
+
+
+def _dead_letter_line(place: Place, offset: int, size: int, headers: Headers) -> bytes:
+    try:
+        letter = DeadLetter.from_headers(list(headers), b"")
+    except ValueError as error:  # somebody else's message on our topic: it is shown as what it is
+        letter = DeadLetter(
+            value=b"",
+            reason=Reason.INVALID_HEADER,
+            detail=str(error),
+            stage="unknown",
+            topic=place.topic,
+            partition=place.partition,
+            offset=offset,
+            index=0,
+            record_id=f"{place.topic_id}-{place.partition}-{offset}-0",
+            time=timestamp_of(time.time_ns()),
+        )
+    return msgspec.json.encode(
+        {
+            "reason": letter.reason,
+            "detail": letter.detail,
+            "stage": letter.stage,
+            "topic": letter.topic,
+            "partition": letter.partition,
+            "offset": letter.offset,
+            "index": letter.index,
+            "record_id": letter.record_id,
+            "time": letter.time,
+            "run_id": letter.run_id,
+            "origin": letter.origin,
+            "bytes": size,
+            "dead_topic_id": place.topic_id,
+            "dead_partition": place.partition,
+            "dead_offset": offset,
+        }
+    )

@@ -1,0 +1,109 @@
+"""From messages of standardized-logs to measured records, windows and anomalies: between the stage loop and the core.
+
+message -> frame -> lines of one partition -> process -> processed-metrics (record, anomaly; window at the commit)
+"""
+
+import time
+from collections.abc import Iterable, Sequence
+
+from processing.detect import Rules
+from processing.process import Processor, Rejected
+from shared.config import Settings
+from shared.frames import entries
+from shared.records import DeadLetter, Kind, timestamp_of
+from shared.stage import Message, Output
+from shared.topics import H_CONTENT_TYPE, H_KIND, PROCESSED_METRICS, STANDARDIZED_LOGS
+
+STAGE = "processing"
+
+
+class _Streams:
+    """A stream of processed-metrics for each kind; a frame holds one kind, so that the sink need not look inside."""
+
+    def __init__(self, out: Output) -> None:
+        self.records, self.windows, self.anomalies = (
+            out.stream(PROCESSED_METRICS, [(H_KIND, kind.encode())])
+            for kind in (Kind.RECORD, Kind.WINDOW, Kind.ANOMALY)
+        )
+
+
+class Processing:
+    """The transform of the processing stage. A partition's output stays on the partition of its series."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._topic = settings.topic(STANDARDIZED_LOGS)
+        self._processor = Processor(Rules.of(settings))
+        self._out: Output | None = None
+        self._streams: _Streams | None = None
+
+    def handle(self, messages: Sequence[Message], topic_id: str, out: Output) -> int:
+        streams = self._streams_of(out)
+        together: dict[int, list[tuple[Message, list[bytes]]]] = {}
+        for message in messages:
+            value = message.value if message.payload is None else message.payload.read()
+            lines = entries(value, _content_type(message))
+            together.setdefault(message.partition, []).append((message, lines))
+        count = 0
+        for partition, parts in together.items():
+            lines = [line for _, some in parts for line in some]
+            key = parts[0][0].key if len(parts) == 1 else None
+            count += len(lines)
+            done = self._processor.process(partition, lines)
+            for line in done.records:
+                streams.records.add(key, line, partition)
+            for line in done.anomalies:
+                streams.anomalies.add(key, line, partition)
+            for bad in done.rejected:
+                self._dead(parts, bad, topic_id, out)
+        return count
+
+    def finish(self, out: Output) -> None:
+        streams = self._streams_of(out)
+        for partition, line in self._processor.windows():
+            streams.windows.add(None, line, partition)
+
+    def changed(self) -> Iterable[tuple[int, bytes, bytes | None]]:
+        return self._processor.changed()
+
+    def restore(self, partition: int, key: bytes, value: bytes | None) -> None:
+        self._processor.restore(partition, key, value)
+
+    def forget(self, partition: int) -> None:
+        self._processor.forget(partition)
+
+    def _streams_of(self, out: Output) -> _Streams:
+        if self._streams is None or out is not self._out:
+            self._out, self._streams = out, _Streams(out)
+        return self._streams
+
+    def _dead(self, parts: Sequence[tuple[Message, list[bytes]]], bad: Rejected, topic_id: str, out: Output) -> None:
+        """A line here is a foreign producer's, or our own mistake; it has no place on raw-logs to be named by."""
+        index = bad.index
+        message = parts[0][0]
+        for message, lines in parts:  # noqa: B007 - the one at which it stops is wanted
+            if index < len(lines):
+                break
+            index -= len(lines)
+        out.dead_letter(
+            DeadLetter(
+                value=bad.value,
+                reason=bad.reason,
+                detail=bad.detail,
+                stage=STAGE,
+                topic=self._topic,
+                partition=message.partition,
+                offset=message.offset,
+                index=index,
+                record_id=f"{topic_id}-{message.partition}-{message.offset}-{index}",
+                time=timestamp_of(time.time_ns()),
+                key=message.key,
+                headers=tuple(message.headers),
+            )
+        )
+
+
+def _content_type(message: Message) -> str | None:
+    for name, value in message.headers:
+        if name == H_CONTENT_TYPE and value is not None:
+            return value.decode(errors="replace")
+    return None

@@ -1,0 +1,114 @@
+"""Every metric of the stack, each explained. docs/metrics.md lists them; a test holds that it does.
+
+Labels are bounded: routes are templates, reasons and stages are enumerations, sources are capped by a setting.
+The hot paths tally per batch and touch a metric once a batch.
+"""
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
+from prometheus_client.gc_collector import GCCollector
+from prometheus_client.platform_collector import PlatformCollector
+from prometheus_client.process_collector import ProcessCollector
+
+disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series for each counter, which nobody asks for
+REGISTRY = CollectorRegistry()
+ProcessCollector(registry=REGISTRY)
+PlatformCollector(registry=REGISTRY)
+GCCollector(registry=REGISTRY)
+
+_FAST = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+_SLOW = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 1800.0)
+
+
+def _counter(name: str, text: str, *labels: str) -> Counter:
+    return Counter(name, text, labels, registry=REGISTRY)
+
+
+def _gauge(name: str, text: str, *labels: str) -> Gauge:
+    return Gauge(name, text, labels, registry=REGISTRY)
+
+
+def _histogram(name: str, text: str, *labels: str, buckets: tuple[float, ...] = _FAST) -> Histogram:
+    return Histogram(name, text, labels, buckets=buckets, registry=REGISTRY)
+
+
+# HTTP
+HTTP_REQUESTS = _counter(
+    "sluice_http_requests_total", "HTTP requests answered.", "service", "method", "route", "status"
+)
+HTTP_DURATION = _histogram(
+    "sluice_http_request_duration_seconds", "From the request's first byte to the answer's last.", "service", "route"
+)
+
+# flow; stage is ingestion, standardization, processing or sink
+MESSAGES_IN = _counter("sluice_messages_in_total", "Kafka messages read and committed.", "stage", "topic")
+MESSAGES_OUT = _counter("sluice_messages_out_total", "Kafka messages written and committed.", "stage", "topic")
+RECORDS_IN = _counter("sluice_records_in_total", "Entries or records read and committed.", "stage")
+RECORDS_OUT = _counter("sluice_records_out_total", "Entries or records written and committed.", "stage")
+BYTES_IN = _counter("sluice_bytes_in_total", "Bytes of the values read and committed.", "stage")
+BYTES_OUT = _counter("sluice_bytes_out_total", "Bytes of the values written and committed.", "stage")
+PROCESSING_DURATION = _histogram(
+    "sluice_processing_duration_seconds", "One batch through a stage's transform, without waiting for Kafka.", "stage"
+)
+ERRORS = _counter("sluice_errors_total", "Errors, by stage and kind.", "stage", "kind")
+DEAD_LETTERS = _counter("sluice_dead_letters_total", "Dead letters written, by reason.", "stage", "reason")
+PUSHES_DEDUPLICATED = _counter(
+    "sluice_push_attempts_dropped_total", "Messages of a push's attempt dropped, for another attempt came first."
+)
+LAST_PROGRESS = _gauge(
+    "sluice_last_progress_timestamp_seconds",
+    "When the stage last committed or found nothing to do, Unix time.",
+    "stage",
+)
+
+# Kafka
+ACTIVE_CONNECTIONS = _gauge(
+    "sluice_active_connections", "1 while Kafka is reachable, 0 the moment it is not.", "service"
+)
+ASSIGNED_PARTITIONS = _gauge("sluice_assigned_partitions", "Partitions that the stage holds.", "stage")
+LAG_RECORDS = _gauge(
+    "sluice_consumer_lag_messages", "Offsets between the end of a topic and what the stage has read.", "stage", "topic"
+)
+LAG_SECONDS = _gauge(
+    "sluice_consumer_lag_seconds",
+    "Age of the last message read while more wait; 0 when all are read.",
+    "stage",
+    "topic",
+)
+TRANSACTIONS = _counter(
+    "sluice_transactions_total", "Transactions ended, by result: committed, aborted or fenced.", "stage", "result"
+)
+TRANSACTION_DURATION = _histogram(
+    "sluice_transaction_commit_duration_seconds", "The commit call of a transaction.", "stage"
+)
+REBALANCES = _counter("sluice_rebalances_total", "Assignments taken, given up or lost.", "stage", "event")
+
+# chunks and the spool
+CHUNK_ASSEMBLIES = _counter(
+    "sluice_chunk_assemblies_total",
+    "Chunked messages ended, by result: complete, poisoned or dropped.",
+    "stage",
+    "result",
+)
+CHUNK_OPEN = _gauge("sluice_chunk_assemblies_open", "Chunked messages begun and not ended.", "stage")
+SPOOL_BYTES = _gauge("sluice_spool_bytes", "Disk in use by bodies and open chunked messages.", "service")
+SPOOL_QUOTA = _gauge("sluice_spool_quota_bytes", "Disk that the spool may use.", "service")
+
+# the store
+STORED_ROWS = _counter("sluice_store_rows_total", "Rows written to the store, by table.", "table")
+STORE_DURATION = _histogram("sluice_store_write_duration_seconds", "One batch into the store.", buckets=_SLOW)
+FRESHNESS = _histogram(
+    "sluice_freshness_seconds", "From raw-logs taking an entry to its row in the store; the oldest of each batch.",
+    buckets=_SLOW,
+)  # fmt: skip
+ANOMALIES = _counter("sluice_anomalies_total", "Anomalies found, by reason.", "reason")
+
+
+def touch(stage: str, reasons: list[str]) -> None:
+    """Create at 0 the children that alerts use, so that a first event is an increase and not a new series."""
+    for result in ("committed", "aborted", "fenced"):
+        TRANSACTIONS.labels(stage, result)
+    for result in ("complete", "poisoned", "dropped"):
+        CHUNK_ASSEMBLIES.labels(stage, result)
+    for reason in reasons:
+        DEAD_LETTERS.labels(stage, reason)
+    ERRORS.labels(stage, "kafka")

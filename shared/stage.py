@@ -1,0 +1,574 @@
+"""The one loop of every stage: consume a batch, transform, produce, add the offsets, commit the transaction.
+
+    fetch -> assemble chunks -> transform.handle -> frames -> transaction(outputs, state, offsets)
+
+Whatever a crash interrupts was in no committed transaction, so it is done again from the committed offsets, and
+once. State changes with the commit: after an abort it is read again from its compacted topic.
+"""
+
+import io
+import random
+import threading
+import time
+import uuid
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple, Protocol
+
+from prometheus_client import Counter as Metric
+
+from shared import kafka, logs, metrics
+from shared.chunking import Assembler, Payload, Poisoned, Watermark, Whole, decode_watermark, encode_watermark, split
+from shared.config import Settings
+from shared.errors import FencedError, KafkaUnavailableError
+from shared.frames import FrameBuilder
+from shared.kafka import AbortRequiredError, Position
+from shared.records import DeadLetter, timestamp_of
+from shared.spool import Spool
+from shared.topics import DEAD_LETTERS, H_CHUNK, H_CONTENT_TYPE, NDJSON, partition_of
+
+log = logs.logger("stage")
+
+RawHeaders = Sequence[tuple[str, bytes | None]]
+
+
+class Message(NamedTuple):
+    """A message as its producer meant it: chunks are put together, and then its bytes are in `payload`, on disk."""
+
+    partition: int
+    offset: int
+    timestamp_ms: int
+    key: bytes | None
+    value: bytes
+    headers: RawHeaders
+    payload: Payload | None = None
+
+
+class Transform(Protocol):
+    """What a stage does with messages. It keeps state per partition and never speaks to Kafka."""
+
+    def handle(self, messages: Sequence[Message], topic_id: str, out: "Output") -> int:
+        """Put the results of these messages on `out`; returns how many records they held."""
+
+    def finish(self, out: "Output") -> None:
+        """Put on `out` what a transaction gathers over its batches; called once before each commit."""
+
+    def changed(self) -> Iterable[tuple[int, bytes, bytes | None]]:
+        """(partition, key, value) of the state that this transaction changed; None deletes the key."""
+
+    def restore(self, partition: int, key: bytes, value: bytes | None) -> None:
+        """Take one piece of state back, in the order written, before the partition's first message; None deletes it."""
+
+    def forget(self, partition: int) -> None:
+        """Drop all state of this partition; it is restored before it is needed again."""
+
+
+class Output:
+    """Where a transform puts its results: all of them belong to the transaction that is open."""
+
+    def __init__(self, writer: kafka.Transactions, settings: Settings, stage: str, partitions: dict[str, int]) -> None:
+        self._writer = writer
+        self._settings = settings
+        self._stage = stage
+        self._partitions = partitions
+        self._streams: list[Stream] = []
+        self.records = 0
+        self.bytes = 0
+        self.messages: Counter[str] = Counter()
+        self.dead: Counter[str] = Counter()
+        self.counted: Counter[Metric] = Counter()
+
+    def stream(self, topic: str, headers: RawHeaders = ()) -> "Stream":
+        """A way to send records to a topic in frames."""
+        made = Stream(self, topic, self._partitions[topic], headers, self._settings)
+        self._streams.append(made)
+        return made
+
+    def send(
+        self, topic: str, key: bytes | None, value: bytes, headers: RawHeaders, partition: int | None = None
+    ) -> None:
+        """Send one message; one over the chunk size goes in chunks, all to one partition."""
+        if partition is None:
+            count = self._partitions[topic]
+            partition = partition_of(key, count) if key is not None else random.randrange(count)  # noqa: S311 - no secret
+        self.bytes += len(value)
+        name = self._settings.topic(topic)
+        if len(value) <= self._settings.chunk_bytes:
+            self._writer.send(name, value, key, partition, headers)
+            self.messages[topic] += 1
+            return
+        chunks = split(io.BytesIO(value), len(value), self._settings.chunk_bytes, uuid.uuid4().bytes, 1)
+        for index, (header, piece) in enumerate(chunks):
+            self._writer.send(name, piece, key, partition, [(H_CHUNK, header), *(headers if index == 0 else ())])
+            self.messages[topic] += 1
+
+    def dead_letter(self, letter: DeadLetter) -> None:
+        """Send an entry to the dead letters, keyed by its record_id."""
+        self.send(DEAD_LETTERS, letter.record_id.encode(), letter.value, letter.to_headers())
+        self.dead[letter.reason] += 1
+        log.warning(
+            "dead letter", reason=letter.reason, detail=letter.detail, record_id=letter.record_id, run_id=letter.run_id
+        )
+
+    def count(self, metric: Metric, by: int = 1) -> None:
+        """Count on a metric if and when the transaction commits."""
+        self.counted[metric] += by
+
+    def flush(self) -> None:
+        """Close every open frame."""
+        for stream in self._streams:
+            stream.flush()
+
+    def clear(self) -> None:
+        """Forget what is in open frames and all counts, after an abort or a commit."""
+        for stream in self._streams:
+            stream.clear()
+        self.records = 0
+        self.bytes = 0
+        self.messages.clear()
+        self.dead.clear()
+        self.counted.clear()
+
+
+class Stream:
+    """Records on their way to one topic, a frame builder a partition."""
+
+    _KEYS = 100_000  # cached partitions of keys; beyond this the cache starts anew
+
+    def __init__(self, out: Output, topic: str, partitions: int, headers: RawHeaders, settings: Settings) -> None:
+        self._out = out
+        self._topic = topic
+        self._count = partitions
+        self._headers = [(H_CONTENT_TYPE, NDJSON.encode()), *headers]
+        self._settings = settings
+        self._partition_of: dict[bytes, int] = {}
+        self.clear()
+
+    def add(self, key: bytes | None, line: bytes, partition: int | None = None) -> None:
+        """Send one record by its key, or to this partition."""
+        if partition is None:
+            assert key is not None, "a record without a key needs a partition"
+            partition = self._partition_of.get(key)
+            if partition is None:
+                partition = self._place(key)
+        for frame_key, frame in self._builders[partition].add(key, line):
+            self._out.send(self._topic, frame_key, frame, self._headers, partition)
+        self._out.records += 1
+
+    def flush(self) -> None:
+        for partition, builder in enumerate(self._builders):
+            for frame_key, frame in builder.flush():
+                self._out.send(self._topic, frame_key, frame, self._headers, partition)
+
+    def clear(self) -> None:
+        self._builders = [
+            FrameBuilder(self._settings.frame_records, self._settings.frame_bytes) for _ in range(self._count)
+        ]
+
+    def _place(self, key: bytes) -> int:
+        if len(self._partition_of) >= self._KEYS:
+            self._partition_of.clear()
+        place = self._partition_of[key] = partition_of(key, self._count)
+        return place
+
+
+class Stage:
+    """A named stage: runs sessions with Kafka one after another, each from the committed offsets."""
+
+    def __init__(
+        self,
+        name: str,
+        settings: Settings,
+        reads: str,
+        writes: Sequence[str],
+        state: str,
+        transform: Transform,
+        instance_id: str,
+        spool: Spool,
+    ) -> None:
+        self.name = name
+        self.settings = settings
+        self.reads = reads
+        self.writes = writes
+        self.state = state
+        self.transform = transform
+        self.instance_id = instance_id
+        self.spool = spool
+        self.assigned: set[int] = set()
+        self.progressed = time.monotonic()
+
+    def run(self, stopping: threading.Event) -> None:
+        """Work until told to stop. A client beyond repair is replaced; a second within a minute ends the process."""
+        fenced = -60.0
+        while not stopping.is_set():
+            session: _Session | None = None
+            try:
+                session = _Session(self)
+                session.run(stopping)
+            except FencedError as error:
+                if time.monotonic() - fenced < 60.0:
+                    raise
+                fenced = time.monotonic()
+                log.warning("fenced, beginning again with new clients", stage=self.name, error=str(error))
+            except (KafkaUnavailableError, AbortRequiredError) as error:
+                log.warning("kafka failed, beginning again", stage=self.name, error=str(error))
+                stopping.wait(1.0)
+            finally:
+                self.assigned.clear()
+                if session is not None:
+                    session.close()
+
+    def problems(self) -> list[str]:
+        if not self.assigned:
+            return ["no partitions are assigned yet"]
+        idle = time.monotonic() - self.progressed
+        return [f"no progress for {idle:.0f} s"] if idle > self.settings.stall_seconds else []
+
+
+class _Session:
+    """One consumer, one transactional producer, and what is in hand between them."""
+
+    def __init__(self, stage: Stage) -> None:
+        settings = stage.settings
+        self._stage = stage
+        self._settings = settings
+        self._transform = stage.transform
+        self._topic = settings.topic(stage.reads)
+        self._state_topic = settings.topic(stage.state)
+        self._topics = kafka.Topics(settings, stage.name)
+        self._writer = kafka.Transactions(settings, stage.name, f"{stage.name}-{stage.instance_id}")
+        self._reader = kafka.Reader(settings, stage.name, stage.name, subscribes=True)
+        self._assembler = Assembler(stage.spool, settings.entry_max_bytes)
+        self._out: Output | None = None
+        self._topic_id = ""
+        self._next: dict[int, int] = {}  # what was read: the offset that comes next
+        self._committed: dict[int, tuple[int, Watermark]] = {}  # where to resume, as Kafka has it
+        self._skip: dict[int, int] = {}  # plain messages below this were delivered before
+        self._at_end: dict[int, float] = {}  # since when (time.monotonic()) nothing more was there
+        self._last_ms: dict[int, int] = {}
+        self._payloads: list[Payload] = []
+        self._begun = 0.0
+        self._records = 0
+        self._messages = 0
+        self._bytes = 0
+        self._measured = 0.0
+        self._assemblies: Counter[str] = Counter()
+
+    # life
+
+    def run(self, stopping: threading.Event) -> None:
+        if not self._writer.prepare(stopping):
+            return
+        self._out = self._open_output(stopping)
+        if self._out is None:
+            return
+        self._reader.subscribe(self._topic, self._on_assign, self._on_revoke, self._on_lost)
+        while not stopping.is_set():
+            try:
+                self._turn()
+            except AbortRequiredError as error:
+                log.warning("transaction aborted, its work is done again", stage=self._stage.name, error=str(error))
+                self._rewind()
+        if self._writer.open:
+            self._commit()
+
+    def close(self) -> None:
+        """Leave the group and let the clients go; what was not committed is done again by whoever comes next."""
+        try:
+            self._reader.close()
+        except (AbortRequiredError, KafkaUnavailableError, FencedError) as error:
+            log.warning("left the group without a last commit", stage=self._stage.name, error=str(error))
+        for partition in list(self._next):
+            self._release(partition)
+        self._drop_payloads()
+        self._writer.discard()
+
+    def _open_output(self, stopping: threading.Event) -> Output | None:
+        names = {name: self._settings.topic(name) for name in {*self._stage.writes, DEAD_LETTERS}}
+        while not stopping.is_set():
+            try:
+                counts = self._topics.partitions(list(names.values()))
+            except KafkaUnavailableError as error:
+                log.warning("waiting for the topics", stage=self._stage.name, error=str(error))
+                stopping.wait(1.0)
+            else:
+                return Output(
+                    self._writer, self._settings, self._stage.name, {name: counts[full] for name, full in names.items()}
+                )
+        return None
+
+    # one turn
+
+    def _turn(self) -> None:
+        # with a transaction open, a few milliseconds' patience, so that a lone entry is not kept waiting for company
+        patience = 0.004 if self._writer.open else 0.1
+        taken = self._take(self._reader.fetch(self._settings.fetch_records, patience))
+        now = time.monotonic()
+        if self._writer.open:
+            full = self._records >= self._settings.commit_records
+            old = now - self._begun >= self._settings.commit_interval_ms / 1000
+            if full or old or not taken:
+                self._commit()
+        elif not taken:
+            self._stage.progressed = now
+        if now - self._measured >= 1.0:
+            self._measure(now)
+            self._expire(now)
+
+    def _take(self, messages: Sequence[kafka.Consumed]) -> int:
+        """Assemble, transform and send; returns how many messages were taken, ends and errors not counted."""
+        assert self._out is not None
+        batch: list[Message] = []
+        append = batch.append
+        following, skip, at_end = self._next, self._skip, self._at_end
+        taken = size = last_partition = last_ms = 0
+        for message in messages:
+            error = message.error()
+            if error is not None:
+                self._told(message, error)
+                continue
+            partition, offset = message.partition(), message.offset()
+            if partition not in following:
+                continue
+            at_end.pop(partition, None)
+            headers = message.headers() or ()
+            timestamp = message.timestamp()[1]
+            value = message.value() or b""
+            taken += 1
+            size += len(value)
+            following[partition] = offset + 1
+            last_partition, last_ms = partition, timestamp
+            if any(name == H_CHUNK for name, _ in headers):
+                for result in self._assembler.feed(partition, offset, timestamp, message.key(), value, headers):
+                    self._arrived(result, batch)
+            elif offset >= skip.get(partition, 0):
+                append(Message(partition, offset, timestamp, message.key(), value, headers))
+        if not taken:
+            return 0
+        self._last_ms[last_partition] = last_ms
+        self._messages += taken
+        self._bytes += size
+        self._begin()
+        if batch:
+            begun = time.perf_counter()
+            self._records += self._transform.handle(batch, self._topic_id, self._out)
+            metrics.PROCESSING_DURATION.labels(self._stage.name).observe(time.perf_counter() - begun)
+            self._writer.poll()
+        return taken
+
+    def _begin(self) -> None:
+        if not self._writer.open:
+            self._writer.begin()
+            self._begun = time.monotonic()
+
+    def _arrived(self, found: Whole | Poisoned, batch: list[Message]) -> None:
+        if isinstance(found, Poisoned):
+            self._begin()
+            self._poison(found)
+            return
+        self._payloads.append(found.payload)
+        batch.append(
+            Message(found.partition, found.offset, found.timestamp_ms, found.key, b"", found.headers, found.payload)
+        )
+
+    def _poison(self, found: Poisoned) -> None:
+        assert self._out is not None
+        self._out.dead_letter(
+            DeadLetter(
+                value=found.value,
+                reason=found.reason,
+                detail=found.detail,
+                stage=self._stage.name,
+                topic=self._topic,
+                partition=found.partition,
+                offset=found.offset,
+                index=0,
+                record_id=f"{self._topic_id}-{found.partition}-{found.offset}-0",
+                time=timestamp_of(time.time_ns()),
+                key=found.key,
+                headers=found.headers,
+            )
+        )
+
+    def _told(self, message: kafka.Consumed, error: kafka.ClientError) -> None:
+        if error.code() == kafka.PARTITION_EOF:
+            self._at_end.setdefault(message.partition(), time.monotonic())
+        elif error.fatal():
+            raise FencedError(f"consumer: {error.str()}")
+        elif error.code() not in kafka.TRANSIENT:
+            metrics.ERRORS.labels(self._stage.name, "kafka").inc()
+            log.warning("consumer error", stage=self._stage.name, error=error.str())
+
+    def _refetch(self) -> None:
+        """Go back for messages that the spool had no room for; plain ones on the way were delivered already."""
+        for partition, following in list(self._next.items()):
+            wanted = self._assembler.refetch(partition, following)
+            if wanted is not None:
+                self._skip[partition] = max(self._skip[partition], following)
+                self._at_end.pop(partition, None)
+                self._reader.seek(self._topic, partition, wanted.offset)
+
+    def _expire(self, now: float) -> None:
+        """End chunked messages whose rest never came."""
+        for partition, last_ms in list(self._last_ms.items()):
+            since = self._at_end.get(partition)
+            idle_ms = None if since is None else int((now - since) * 1000)
+            for poisoned in self._assembler.expire(partition, last_ms, idle_ms):
+                self._begin()
+                self._poison(poisoned)
+
+    # transactions
+
+    def _commit(self) -> None:
+        out = self._out
+        assert out is not None
+        self._transform.finish(out)
+        out.flush()
+        for partition, key, value in self._transform.changed():
+            self._writer.send(self._state_topic, value, key, partition)
+        moved = {}
+        for partition, following in self._next.items():
+            place = (
+                self._assembler.safe_offset(partition, following),
+                self._assembler.watermark(partition, max(following, self._skip[partition])),
+            )
+            if place != self._committed.get(partition):
+                moved[partition] = place
+        positions = {
+            partition: Position(offset, encode_watermark(watermark)) for partition, (offset, watermark) in moved.items()
+        }
+        self._writer.commit(self._topic, positions, self._reader.group())
+        self._committed.update(moved)
+        self._count(out)
+        self._drop_payloads()
+        out.clear()
+        self._records = self._messages = self._bytes = 0
+        self._refetch()
+        self._stage.progressed = time.monotonic()
+
+    def _rewind(self) -> None:
+        """Abort, and go back to what is committed, with the state of then."""
+        self._writer.abort()
+        if self._out is not None:
+            self._out.clear()
+        self._drop_payloads()
+        self._records = self._messages = self._bytes = 0
+        partitions = list(self._next)
+        for partition in partitions:
+            offset, watermark = self._committed[partition]
+            self._transform.forget(partition)
+            self._assembler.drop(partition)
+            self._start_at(partition, offset, watermark)
+        self._restore(partitions)
+        for partition in partitions:
+            self._reader.seek(self._topic, partition, self._committed[partition][0])
+
+    def _drop_payloads(self) -> None:
+        for payload in self._payloads:
+            payload.release()
+        self._payloads.clear()
+
+    # assignment
+
+    def _on_assign(self, partitions: list[int]) -> dict[int, int]:
+        metrics.REBALANCES.labels(self._stage.name, "assigned").inc()
+        if not partitions:
+            return {}
+        self._topic_id = self._topics.ids([self._topic])[self._topic]
+        committed = self._reader.committed(self._topic, partitions)
+        for partition in partitions:
+            offset, metadata = committed.get(partition, (kafka.BEGINNING, None))
+            self._committed[partition] = (offset, decode_watermark(metadata) or Watermark(max(offset, 0)))
+            self._start_at(partition, *self._committed[partition])
+        self._restore(partitions)
+        self._stage.assigned = set(self._next)
+        log.info("partitions assigned", stage=self._stage.name, partitions=sorted(self._next))
+        return {partition: self._committed[partition][0] for partition in partitions}
+
+    def _start_at(self, partition: int, offset: int, watermark: Watermark) -> None:
+        self._next[partition] = max(offset, 0)
+        self._skip[partition] = watermark.offset
+        self._at_end.pop(partition, None)
+        self._assembler.restore(partition, watermark)
+
+    def _restore(self, partitions: Sequence[int]) -> None:
+        places = [(self._state_topic, partition) for partition in partitions]
+        count = 0
+        for message in kafka.read_to_end(self._settings, self._topics, places, time.monotonic() + 30.0):
+            key, value = message.key(), message.value()
+            if key is not None:
+                self._transform.restore(message.partition(), key, value)
+                count += 1
+        if count:
+            log.info("state restored", stage=self._stage.name, partitions=len(places), entries=count)
+
+    def _on_revoke(self, partitions: list[int]) -> None:
+        metrics.REBALANCES.labels(self._stage.name, "revoked").inc()
+        if self._writer.open:
+            try:
+                self._commit()
+            except AbortRequiredError as error:
+                log.warning("could not commit before giving partitions up", stage=self._stage.name, error=str(error))
+                self._give_up(partitions)
+                self._rewind()
+                return
+        self._give_up(partitions)
+
+    def _on_lost(self, partitions: list[int]) -> None:
+        metrics.REBALANCES.labels(self._stage.name, "lost").inc()
+        log.warning("partitions lost", stage=self._stage.name, partitions=sorted(partitions))
+        self._give_up(partitions)
+        if self._writer.open:
+            self._rewind()
+
+    def _give_up(self, partitions: Sequence[int]) -> None:
+        for partition in partitions:
+            self._release(partition)
+        self._stage.assigned = set(self._next)
+
+    def _release(self, partition: int) -> None:
+        for known in (self._next, self._committed, self._skip, self._last_ms, self._at_end):
+            known.pop(partition, None)
+        self._assembler.drop(partition)
+        self._transform.forget(partition)
+
+    # measures
+
+    def _count(self, out: Output) -> None:
+        name = self._stage.name
+        metrics.MESSAGES_IN.labels(name, self._stage.reads).inc(self._messages)
+        metrics.RECORDS_IN.labels(name).inc(self._records)
+        metrics.BYTES_IN.labels(name).inc(self._bytes)
+        metrics.RECORDS_OUT.labels(name).inc(out.records)
+        metrics.BYTES_OUT.labels(name).inc(out.bytes)
+        for topic, number in out.messages.items():
+            metrics.MESSAGES_OUT.labels(name, topic).inc(number)
+        for reason, number in out.dead.items():
+            metrics.DEAD_LETTERS.labels(name, reason).inc(number)
+        for metric, number in out.counted.items():
+            metric.inc(number)
+        metrics.LAST_PROGRESS.labels(name).set_to_current_time()
+
+    def _measure(self, now: float) -> None:
+        self._measured = now
+        name, topic = self._stage.name, self._stage.reads
+        behind = 0
+        oldest = 0.0
+        for partition, following in self._next.items():
+            if partition in self._at_end:
+                continue
+            end = self._reader.end(self._topic, partition)
+            if end > following:
+                behind += end - following
+                if partition in self._last_ms:
+                    oldest = max(oldest, time.time() - self._last_ms[partition] / 1000)
+        metrics.LAG_RECORDS.labels(name, topic).set(behind)
+        metrics.LAG_SECONDS.labels(name, topic).set(oldest)
+        metrics.ASSIGNED_PARTITIONS.labels(name).set(len(self._next))
+        metrics.CHUNK_OPEN.labels(name).set(self._assembler.open)
+        for result in ("complete", "poisoned", "dropped"):
+            total = getattr(self._assembler, result)
+            metrics.CHUNK_ASSEMBLIES.labels(name, result).inc(total - self._assemblies[result])
+            self._assemblies[result] = total
+        if not self._writer.open and not behind:
+            metrics.LAST_PROGRESS.labels(name).set_to_current_time()

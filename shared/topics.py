@@ -1,0 +1,84 @@
+"""The topics of the chain, the headers on them, and how a key finds its partition."""
+
+from dataclasses import dataclass, field
+from typing import Final
+
+RAW_LOGS: Final = "raw-logs"
+STANDARDIZED_LOGS: Final = "standardized-logs"
+PROCESSED_METRICS: Final = "processed-metrics"
+DEAD_LETTERS: Final = "dead-letters"
+INGEST_RUNS: Final = "ingest-runs"
+STANDARDIZATION_STATE: Final = "standardization-state"
+PROCESSING_STATE: Final = "processing-state"
+
+H_SOURCE: Final = "sluice-source"  # raw-logs: the declared source, UTF-8
+H_RUN: Final = "sluice-run"  # the ingest run's id
+H_PUSH: Final = "sluice-push"  # "<run id>:<random attempt>", on a push with an Idempotency-Key
+H_ORIGIN: Final = "sluice-origin"  # the first record_id, on a replay
+H_CHUNK: Final = "sluice-chunk"
+H_KIND: Final = "sluice-kind"  # processed-metrics: record, window or anomaly
+H_CONTENT_TYPE: Final = "content-type"
+NDJSON: Final = "application/x-ndjson"
+
+_DAY_MS = 86_400_000
+
+
+@dataclass(frozen=True, slots=True)
+class TopicSpec:
+    """A topic as it is created: never by auto-creation, so that every setting is a decision."""
+
+    name: str
+    partitions: int
+    config: dict[str, str] = field(default_factory=dict)
+
+
+def specs(partitions: int, retention_hours: int) -> list[TopicSpec]:
+    """Every topic of the stack. State topics share the chain's partitioning: partition n's state is partition n's."""
+    flow = {
+        "cleanup.policy": "delete",
+        "retention.ms": str(retention_hours * 3_600_000),
+        "message.timestamp.type": "LogAppendTime",
+        "max.message.bytes": str(10 * 1024 * 1024),
+        "compression.type": "producer",
+    }
+    state = {
+        "cleanup.policy": "compact",
+        "min.cleanable.dirty.ratio": "0.1",
+        "segment.ms": str(_DAY_MS),
+        "max.message.bytes": str(10 * 1024 * 1024),
+    }
+    return [
+        TopicSpec(RAW_LOGS, partitions, flow),
+        TopicSpec(STANDARDIZED_LOGS, partitions, flow),
+        TopicSpec(PROCESSED_METRICS, partitions, flow),
+        TopicSpec(DEAD_LETTERS, partitions, flow),
+        TopicSpec(INGEST_RUNS, partitions, flow),
+        TopicSpec(STANDARDIZATION_STATE, partitions, state),
+        TopicSpec(PROCESSING_STATE, partitions, state),
+    ]
+
+
+def series_key(service_name: str, event_name: str) -> bytes:
+    """The key of a series: all state of one source's one operation lives on one partition."""
+    return f"{service_name}/{event_name}".encode()
+
+
+def murmur2(key: bytes) -> int:
+    """Kafka's 32-bit murmur2 (seed 0x9747b28c), as org.apache.kafka.common.utils.Utils computes it, unsigned."""
+    m = 0x5BD1E995
+    length = len(key)
+    h = 0x9747B28C ^ length
+    tail = length & ~3
+    for i in range(0, tail, 4):
+        k = int.from_bytes(key[i : i + 4], "little") * m & 0xFFFFFFFF
+        k = (k ^ k >> 24) * m & 0xFFFFFFFF
+        h = (h * m & 0xFFFFFFFF) ^ k
+    if tail < length:
+        h = (h ^ int.from_bytes(key[tail:], "little")) * m & 0xFFFFFFFF
+    h = (h ^ h >> 13) * m & 0xFFFFFFFF
+    return h ^ h >> 15
+
+
+def partition_of(key: bytes, partitions: int) -> int:
+    """The partition that a Java client would choose for this key."""
+    return (murmur2(key) & 0x7FFFFFFF) % partitions

@@ -1,0 +1,255 @@
+"""JSON entries: from bytes to the leaves of one object, refusing what would lose or forge something.
+
+The first entries of a shape (its keys, and which of their values are text, numbers or objects) are decoded into
+dictionaries and examined leaf by leaf. A shape that comes again gets a struct of its own, which msgspec decodes and
+checks in one step; an entry that does not fit it is examined again.
+
+Duplicate keys are found by counting quotes. Each key and each text has two that are not escaped, and decoding keeps
+one of several equal keys, so an object has a duplicate key exactly when its bytes hold more quotes than what was
+decoded from them accounts for. The number of quotes selects the struct, which therefore never meets a duplicate.
+"""
+
+import json
+from collections.abc import Callable
+from typing import Annotated, Any, Final
+
+import msgspec
+
+from shared.errors import Reason
+from shared.records import Record
+from standardization.fields import ARRAY, EMPTY, NUMBER, TEXT, Leaf, Path
+from standardization.mapping import Arrival, Mapper, Plan
+from standardization.refused import Refused, cut, not_utf8
+from standardization.values import Unreadable
+
+MAX_DEPTH: Final = 64  # objects and arrays within each other, the entry itself included
+_COMPILE_AT: Final = 3  # entries of a shape before it gets its struct: making one takes about 200 microseconds
+_MAX_KEPT: Final = 1 << 20  # weight of the shapes that are kept; beyond it all are forgotten, cheaper than an order
+_MAX_SHAPE: Final = 1 << 15  # a shape that weighs more is not kept
+_SHAPE_WEIGHT, _LEAF_WEIGHT = 1024, 64  # of a shape, and of each leaf beside the characters of its name
+_MAX_GUESSES: Final = 4  # structs tried for one entry
+_START: Final = 5  # bytes of an entry that help to guess its shape: `{"` and some of the first key, none of a value
+
+_INT64_MIN: Final = -(2**63)
+_INT64_MAX: Final = 2**63 - 1
+_Integer = Annotated[int, msgspec.Meta(ge=_INT64_MIN, le=_INT64_MAX)]
+_TYPES: Final[dict[str, Any]] = {TEXT: str, NUMBER: _Integer | float | bool | None}
+_BOM: Final = b"\xef\xbb\xbf"
+
+_decode: Final = msgspec.json.Decoder().decode
+_encode: Final = msgspec.json.Encoder().encode
+
+
+class NotJson(Refused):
+    """The bytes are no JSON at all; where the sender did not say that they should be, they may be text."""
+
+
+class JsonEntries:
+    """Reads JSON entries, remembering the shapes it has seen. For one thread."""
+
+    def __init__(self) -> None:
+        self._shapes: dict[tuple[Leaf, ...], _Shape] = {}
+        self._weight = 0
+        self._guesses: dict[tuple[int, bytes], tuple[_Shape, ...]] = {}  # by number of quotes and start
+
+    def record(self, line: bytes, record_id: str, arrival: Arrival) -> Record:
+        """The record of one entry. Raises Refused."""
+        start = line[:_START]
+        shapes = self._guesses.get((line.count(b'"'), start))
+        if shapes is None and b"\\" in line:
+            shapes = self._guesses.get((_quotes(line), start))
+        if shapes is not None:
+            for shape in shapes:
+                try:
+                    return shape.record(shape.decode(line), record_id, arrival)
+                except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+                    continue  # another shape, or not acceptable: examined below
+                except Unreadable:
+                    break  # the plan has to be settled
+        return self._examined(line, record_id, arrival)
+
+    def _examined(self, line: bytes, record_id: str, arrival: Arrival) -> Record:
+        entry = _object(line)
+        leaves: list[Leaf] = []
+        values: list[Any] = []
+        quotes = _flatten(entry, (), leaves, values, 1)
+        if quotes != _quotes(line):
+            raise Refused(Reason.DUPLICATE_KEY, _duplicate(line))
+        key = tuple(leaves)
+        shape = self._shapes.get(key) or self._kept(_Shape(key))
+        shape.seen += 1
+        if shape.seen == _COMPILE_AT and shape.compile():
+            guess = (quotes, line[:_START])
+            self._guesses[guess] = (shape, *self._guesses.get(guess, ())[: _MAX_GUESSES - 1])
+        return shape.plan.settle(values, record_id, arrival)
+
+    def _kept(self, shape: "_Shape") -> "_Shape":
+        """Remember a shape, if it is not too large for that, so that hostile keys cannot fill the memory."""
+        weight = _SHAPE_WEIGHT + sum(_LEAF_WEIGHT + len(leaf.name) for leaf in shape.leaves)
+        if weight <= _MAX_SHAPE:
+            self._weight += weight
+            if self._weight > _MAX_KEPT:
+                self._shapes.clear()
+                self._guesses.clear()
+                self._weight = weight
+            self._shapes[shape.leaves] = shape
+        return shape
+
+
+class _Shape:
+    """One shape of entry: its plan, and once it has come often enough its struct."""
+
+    __slots__ = ("decode", "leaves", "plan", "record", "seen")
+
+    decode: Callable[[bytes], Any]  # bytes to the struct
+    record: Mapper  # the struct to the record
+
+    def __init__(self, leaves: tuple[Leaf, ...]) -> None:
+        self.leaves = leaves
+        self.plan = Plan(leaves)
+        self.seen = 0
+
+    def compile(self) -> bool:
+        """Make the struct; False where msgspec has none for it."""
+        if not all(leaf.kind in _TYPES for leaf in self.leaves):
+            return False
+        tree: dict[str, Any] = {}
+        for leaf in self.leaves:
+            node = tree
+            for part in leaf.path[:-1]:
+                node = node.setdefault(part, {})
+            node[leaf.path[-1]] = leaf.kind
+        attributes: dict[Path, str] = {}
+        try:
+            struct = _struct(tree, (), "", attributes)
+        except ValueError:  # a key with a quote, a backslash or a control character
+            return False
+        self.record = self.plan.mapper([attributes[leaf.path] for leaf in self.leaves])
+        self.decode = msgspec.json.Decoder(struct).decode
+        return True
+
+
+def _struct(tree: dict[str, Any], path: Path, prefix: str, attributes: dict[Path, str]) -> type[msgspec.Struct]:
+    """A struct with exactly these keys; `attributes` learns by which dotted attribute each leaf is reached."""
+    fields: list[tuple[str, Any]] = []
+    keys: dict[str, str] = {}
+    for number, (key, node) in enumerate(tree.items()):
+        name = f"f{number}"
+        keys[name] = key
+        if isinstance(node, dict):
+            fields.append((name, _struct(node, (*path, key), f"{prefix}{name}.", attributes)))
+        else:
+            fields.append((name, _TYPES[node]))
+            attributes[*path, key] = prefix + name
+    return msgspec.defstruct("Entry", fields, rename=keys, forbid_unknown_fields=True, gc=False)
+
+
+def _object(line: bytes) -> dict[str, Any]:
+    """The object that the bytes are. Raises Refused."""
+    line = line.removeprefix(_BOM)
+    try:
+        entry = _decode(line)
+    except UnicodeDecodeError:
+        raise _malformed(line, "") from None
+    except RecursionError:
+        raise Refused(Reason.NESTED_TOO_DEEPLY, _TOO_DEEP) from None
+    except msgspec.ValidationError:
+        raise Refused(Reason.NUMBER_OUT_OF_RANGE, "a number is beyond a double (1.8e308); write it as text") from None
+    except msgspec.DecodeError as error:
+        raise _malformed(line, str(error)) from None
+    if not isinstance(entry, dict):
+        raise Refused(
+            Reason.NOT_AN_OBJECT,
+            f"an entry is one JSON object, this is {_JSON_NAMES[type(entry)]}; wrap it in an object",
+        )
+    return entry
+
+
+_JSON_NAMES: Final = {
+    list: "an array", str: "a string", int: "a number", float: "a number", bool: "true or false", type(None): "null",
+}  # fmt: skip
+_TOO_DEEP: Final = f"objects and arrays lie within each other more than {MAX_DEPTH} deep; flatten the entry"
+
+
+def _malformed(line: bytes, message: str) -> Refused:
+    """What is wrong with bytes that are not JSON, with the position that msgspec's message names."""
+    try:
+        line.decode()
+    except UnicodeDecodeError as error:
+        return not_utf8(error)
+    position = message.rpartition("(byte ")[2].removesuffix(")")
+    if not position.isdigit():
+        return NotJson(
+            Reason.MALFORMED_JSON, f"the JSON ends at byte {len(line)} before it is complete; send the whole entry"
+        )
+    what = message.removeprefix("JSON is malformed: ").partition(" (byte ")[0]
+    at = int(position) - (what == "trailing characters")  # there msgspec names the byte after
+    if line.startswith((b"NaN", b"Infinity"), at):
+        return Refused(
+            Reason.NUMBER_OUT_OF_RANGE,
+            f"NaN or Infinity at byte {at} is no JSON number; send null or leave the key out",
+        )
+    return NotJson(Reason.MALFORMED_JSON, f"not JSON at byte {at}: {what}; send one JSON object")
+
+
+def _flatten(entry: dict[str, Any], path: Path, leaves: list[Leaf], values: list[Any], depth: int) -> int:
+    """Append the leaves of an object, keys in sorted order, and return how many quotes it accounts for."""
+    if depth > MAX_DEPTH:
+        raise Refused(Reason.NESTED_TOO_DEEPLY, _TOO_DEEP)
+    quotes = 2 * len(entry)
+    for key in sorted(entry):
+        value = entry[key]
+        kind = TEXT
+        if isinstance(value, str):
+            quotes += 2
+        elif isinstance(value, dict):
+            if value:
+                quotes += _flatten(value, (*path, key), leaves, values, depth + 1)
+                continue
+            kind, value = EMPTY, "{}"
+        elif isinstance(value, list):
+            quotes += _quotes_within(value, depth + 1)
+            kind, value = ARRAY, _encode(value).decode()
+        elif isinstance(value, int) and not _INT64_MIN <= value <= _INT64_MAX:
+            value = str(value)  # as text, since nothing downstream holds it as a number
+        else:
+            kind = NUMBER
+        leaves.append(Leaf((*path, key), kind))
+        values.append(value)
+    return quotes
+
+
+def _quotes_within(value: Any, depth: int) -> int:
+    """How many quotes an array, or what lies in it, accounts for."""
+    if isinstance(value, str):
+        return 2
+    if not isinstance(value, list | dict):
+        return 0
+    if depth > MAX_DEPTH:
+        raise Refused(Reason.NESTED_TOO_DEEPLY, _TOO_DEEP)
+    if isinstance(value, dict):
+        return 2 * len(value) + sum(_quotes_within(inner, depth + 1) for inner in value.values())
+    return sum(_quotes_within(inner, depth + 1) for inner in value)
+
+
+def _quotes(line: bytes) -> int:
+    """The quotes of a JSON text that are not escaped."""
+    if b"\\" not in line:
+        return line.count(b'"')
+    line = line.replace(b"\\\\", b"")  # what escapes now escapes what follows
+    return line.count(b'"') - line.count(b'\\"')
+
+
+def _duplicate(line: bytes) -> str:
+    """Which key comes twice, for people; the decision is made."""
+    names: list[str] = []
+
+    def see(pairs: list[tuple[str, Any]]) -> None:
+        keys = [key for key, _ in pairs]
+        names.extend(key for key in keys if keys.count(key) > 1)
+
+    try:
+        json.loads(line.removeprefix(_BOM), object_pairs_hook=see)
+    except RecursionError:
+        names.append("(nested too deeply to tell)")
+    return f"the key {cut(names[0], 100)!r} comes more than once in one object; send each key once"

@@ -1,0 +1,42 @@
+"""Standardization, wired.
+
+raw-logs > [stage loop: frames > entries > records] > standardized-logs, dead-letters
+"""
+
+from shared import kafka, metrics
+from shared.config import Settings
+from shared.errors import Reason
+from shared.instance import Instance
+from shared.service import Loop, Part, Service, main
+from shared.spool import Spool
+from shared.stage import Stage
+from shared.topics import RAW_LOGS, STANDARDIZATION_STATE, STANDARDIZED_LOGS
+from standardization.transform import STAGE, Standardization
+
+NAME = "standardization"
+
+
+def build(settings: Settings) -> Service:
+    folder = settings.folder(NAME)
+    instance = Instance(folder)
+    spool = Spool(folder / "spool", settings.spool_max_bytes)
+    metrics.SPOOL_BYTES.labels(NAME).set_function(lambda: spool.used)
+    metrics.SPOOL_QUOTA.labels(NAME).set(settings.spool_max_bytes)
+    metrics.touch(STAGE, list(Reason))
+    watch = kafka.Watch(settings, NAME)
+    stage = Stage(
+        STAGE,
+        settings,
+        reads=RAW_LOGS,
+        writes=[STANDARDIZED_LOGS],
+        state=STANDARDIZATION_STATE,
+        transform=Standardization(settings),
+        instance_id=instance.id,
+        spool=spool,
+    )
+    parts: list[Part] = [watch, Loop(STAGE, stage.run, stage.problems)]
+    return Service(NAME, settings, settings.standardization_port, parts, [], __doc__ or "")
+
+
+if __name__ == "__main__":
+    main(NAME, build)

@@ -1,0 +1,171 @@
+"""From messages of raw-logs to records and dead letters: what lies between the stage loop and the pure core.
+
+message -> is it a repeated push? -> frame -> entries -> standardize -> standardized-logs | dead-letters
+"""
+
+import time
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator, Sequence
+
+import msgspec
+
+from shared import metrics
+from shared.config import Settings
+from shared.errors import Reason
+from shared.frames import entries
+from shared.records import DeadLetter, timestamp_of
+from shared.stage import Message, Output, Stream
+from shared.topics import H_CONTENT_TYPE, H_ORIGIN, H_PUSH, H_RUN, H_SOURCE, RAW_LOGS, STANDARDIZED_LOGS
+from standardization.standardize import Arrival, Standardizer
+
+STAGE = "standardization"
+PUSH_MEMORY_S = 24 * 3600
+
+
+class _Seen(msgspec.Struct, frozen=True):
+    """The attempt of a run that came first, and when (Unix seconds)."""
+
+    attempt: str
+    at: int
+
+
+class PushMemory:
+    """Which attempt of each push came first, so that a client may retry and count once.
+
+    A push's run has one partition, so the first attempt in its order is the same for every reader of it.
+    """
+
+    def __init__(self) -> None:
+        self._first: dict[int, OrderedDict[str, _Seen]] = {}
+        self._changed: list[tuple[int, bytes, bytes | None]] = []
+
+    def is_repeat(self, partition: int, push: str, at: int) -> bool:
+        """Whether another attempt of this push came first; `at` is the message's time in Unix seconds."""
+        run, _, attempt = push.partition(":")
+        known = self._first.setdefault(partition, OrderedDict())
+        seen = known.get(run)
+        if seen is None:
+            seen = known[run] = _Seen(attempt, at)
+            self._changed.append((partition, run.encode(), msgspec.json.encode(seen)))
+            self._expire(partition, at)
+        return seen.attempt != attempt
+
+    def changed(self) -> Iterator[tuple[int, bytes, bytes | None]]:
+        yield from self._changed
+        self._changed = []
+
+    def restore(self, partition: int, key: bytes, value: bytes | None) -> None:
+        known = self._first.setdefault(partition, OrderedDict())
+        if value is None:
+            known.pop(key.decode(), None)
+        else:
+            known[key.decode()] = msgspec.json.decode(value, type=_Seen)
+
+    def forget(self, partition: int) -> None:
+        self._first.pop(partition, None)
+        self._changed = [change for change in self._changed if change[0] != partition]
+
+    def _expire(self, partition: int, now: int) -> None:
+        known = self._first[partition]
+        while known:
+            run, seen = next(iter(known.items()))
+            if now - seen.at < PUSH_MEMORY_S:
+                return
+            del known[run]
+            self._changed.append((partition, run.encode(), None))
+
+
+class Standardization:
+    """The transform of the standardization stage."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._parse_max = settings.parse_max_bytes
+        self._topic = settings.topic(RAW_LOGS)
+        self._standardizer = Standardizer(settings.parse_max_bytes, settings.record_max_bytes)
+        self._pushes = PushMemory()
+        self._stream: Stream | None = None
+        self._out: Output | None = None
+        self._observed: tuple[int, str] = (0, "")
+
+    def handle(self, messages: Sequence[Message], topic_id: str, out: Output) -> int:
+        if out is not self._out:
+            self._out, self._stream = out, out.stream(STANDARDIZED_LOGS)
+        stream = self._stream
+        assert stream is not None
+        add = stream.add
+        count = 0
+        for message in messages:
+            headers = _headers(message.headers)
+            push = headers.get(H_PUSH)
+            if push is not None and self._pushes.is_repeat(message.partition, push, message.timestamp_ms // 1000):
+                out.count(metrics.PUSHES_DEDUPLICATED)
+                continue
+            arrival = Arrival(
+                f"{topic_id}-{message.partition}-{message.offset}",
+                self._observed_at(message.timestamp_ms),
+                headers.get(H_SOURCE),
+                headers.get(H_RUN),
+                headers.get(H_ORIGIN),
+                headers.get(H_CONTENT_TYPE),
+            )
+            value = message.value
+            if message.payload is not None:
+                if message.payload.size > self._parse_max:
+                    add(*self._standardizer.unparsed(message.payload.size, arrival))
+                    count += 1
+                    continue
+                value = message.payload.read()
+            lines = entries(value, arrival.content_type)
+            count += len(lines)
+            good, rejected = self._standardizer.entries(lines, arrival)
+            for key, line in good:
+                add(key, line)
+            for bad in rejected:
+                self._dead(message, arrival, bad.index, bad.reason, bad.detail, bad.value)
+        return count
+
+    def finish(self, out: Output) -> None:
+        """Nothing is gathered over a transaction."""
+
+    def changed(self) -> Iterable[tuple[int, bytes, bytes | None]]:
+        return self._pushes.changed()
+
+    def restore(self, partition: int, key: bytes, value: bytes | None) -> None:
+        self._pushes.restore(partition, key, value)
+
+    def forget(self, partition: int) -> None:
+        self._pushes.forget(partition)
+
+    def _observed_at(self, milliseconds: int) -> str:
+        if self._observed[0] != milliseconds:
+            self._observed = (milliseconds, timestamp_of(milliseconds * 1_000_000))
+        return self._observed[1]
+
+    def _dead(self, message: Message, arrival: Arrival, index: int, reason: Reason, detail: str, value: bytes) -> None:
+        assert self._out is not None
+        self._out.dead_letter(
+            DeadLetter(
+                value=value,
+                reason=reason,
+                detail=detail,
+                stage=STAGE,
+                topic=self._topic,
+                partition=message.partition,
+                offset=message.offset,
+                index=index,
+                record_id=f"{arrival.place}-{index}",
+                time=timestamp_of(time.time_ns()),
+                run_id=arrival.run_id,
+                origin=arrival.origin,
+                key=message.key,
+                headers=tuple(message.headers),
+            )
+        )
+
+
+def _headers(raw: Sequence[tuple[str, bytes | None]]) -> dict[str, str]:
+    """Our own headers as text; a foreign producer's bytes that are no UTF-8 are shown, not refused."""
+    return {name: value.decode(errors="replace") for name, value in raw if value is not None and name in _OURS}
+
+
+_OURS = {H_PUSH, H_SOURCE, H_RUN, H_ORIGIN, H_CONTENT_TYPE}

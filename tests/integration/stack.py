@@ -1,0 +1,201 @@
+"""A whole stack for tests: a real Kafka, and the three services as processes that are restarted when they die."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Self, TypeVar
+
+import httpx
+
+from native.kafka import Broker
+
+ROOT = Path(__file__).resolve().parents[2]
+T = TypeVar("T")
+SERVICES = ("processing", "standardization", "ingestion")  # in the order in which they start
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports that nobody listens on now."""
+    sockets = [socket.socket() for _ in range(count)]
+    try:
+        for each in sockets:
+            each.bind(("127.0.0.1", 0))
+        return [each.getsockname()[1] for each in sockets]
+    finally:
+        for each in sockets:
+            each.close()
+
+
+def eventually(look: Callable[[], T | None], seconds: float, what: str) -> T:
+    """What `look` finds, as soon as it is neither None nor False. Fails after `seconds`."""
+    until = time.monotonic() + seconds
+    while True:
+        found = look()
+        if found is not None and found is not False:
+            return found
+        if time.monotonic() > until:
+            raise AssertionError(f"not within {seconds:.0f} s: {what}")
+        time.sleep(0.05)
+
+
+class Stack:
+    """The services on a broker, with a data folder and a topic prefix of their own."""
+
+    def __init__(self, broker: Broker, folder: Path, prefix: str, settings: Mapping[str, str] | None = None) -> None:
+        self.broker = broker
+        self.folder = folder
+        self.prefix = prefix
+        ports = free_ports(len(SERVICES))
+        self.urls = {name: f"http://127.0.0.1:{port}" for name, port in zip(SERVICES, ports, strict=True)}
+        self.environment = {
+            **{key: value for key, value in os.environ.items() if key != "PYTHONDONTWRITEBYTECODE"},
+            **{f"{name.upper()}_PORT": str(port) for name, port in zip(SERVICES, ports, strict=True)},
+            "KAFKA_BOOTSTRAP": broker.bootstrap,
+            "KAFKA_GROUP_PROTOCOL": "consumer",
+            "TOPIC_PREFIX": prefix,
+            "DATA_DIR": str(folder / "data"),
+            "INGEST_DIR": str(ROOT),
+            **(settings or {}),
+        }
+        self.client = httpx.Client(timeout=60.0)
+        self.processes: dict[str, subprocess.Popen[bytes]] = {}
+        self._supervising = threading.Event()
+        self._supervisor: threading.Thread | None = None
+
+    def __enter__(self) -> Self:
+        self.create_topics()
+        for name in SERVICES:
+            self.start(name)
+        self.wait_until_ready()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def create_topics(self) -> None:
+        subprocess.run([sys.executable, "-m", "shared.kafka"], cwd=ROOT, env=self.environment, check=True, timeout=90,
+                       capture_output=True)  # fmt: skip
+
+    def start(self, name: str) -> None:
+        with (self.folder / f"{name}.log").open("ab") as log:
+            self.processes[name] = subprocess.Popen(
+                [sys.executable, "-m", f"{name}.main"], cwd=ROOT, env=self.environment, stderr=log, stdout=log
+            )
+
+    def kill(self, name: str) -> None:
+        """As a crash would: SIGKILL, and the process is gone."""
+        self.processes[name].kill()
+        self.processes[name].wait()
+
+    def terminate(self, name: str) -> int:
+        """Stop in order; returns the exit code."""
+        self.processes[name].send_signal(signal.SIGTERM)
+        return self.processes[name].wait(30)
+
+    def supervise(self) -> None:
+        """Restart whatever dies, from now on."""
+
+        def watch() -> None:
+            while not self._supervising.wait(0.2):
+                for name, process in list(self.processes.items()):
+                    if process.poll() is not None:
+                        self.start(name)
+
+        self._supervisor = threading.Thread(target=watch, daemon=True)
+        self._supervisor.start()
+
+    def stop(self) -> None:
+        self._supervising.set()
+        if self._supervisor is not None:
+            self._supervisor.join()
+        for name in reversed(SERVICES):
+            process = self.processes.get(name)
+            if process is not None and process.poll() is None:
+                process.terminate()
+                try:
+                    process.wait(30)
+                except subprocess.TimeoutExpired:
+                    process.kill()
+                    process.wait()
+        self.client.close()
+
+    # looking from outside
+
+    def get(self, service: str, path: str, **query: Any) -> httpx.Response:
+        return self.client.get(self.urls[service] + path, params=query)
+
+    def ready(self, service: str) -> bool:
+        try:
+            return self.get(service, "/ready").status_code == 200
+        except httpx.HTTPError:
+            return False
+
+    def wait_until_ready(self, seconds: float = 60.0) -> None:
+        for name in SERVICES:
+            eventually(lambda name=name: self.ready(name), seconds, f"{name} is ready; see {self.folder}/{name}.log")  # type: ignore[misc]
+
+    def summary(self, **query: Any) -> dict[str, Any]:
+        answer = self.get("processing", "/analytics/summary", **query)
+        answer.raise_for_status()
+        found: dict[str, Any] = answer.json()
+        return found
+
+    def push(
+        self, body: bytes, *, kind: str = "application/x-ndjson", key: str | None = None, source: str | None = None
+    ) -> httpx.Response:
+        headers = {"Content-Type": kind} | ({"Idempotency-Key": key} if key else {})
+        return self.client.post(
+            self.urls["ingestion"] + "/ingest",
+            content=body,
+            headers=headers,
+            params={"source": source} if source else {},
+        )
+
+    def push_until_taken(self, body: bytes, key: str, seconds: float = 120.0) -> dict[str, Any]:
+        """A client that retries with its Idempotency-Key until it has an answer."""
+
+        def attempt() -> dict[str, Any] | None:
+            try:
+                answer = self.push(body, key=key)
+            except httpx.HTTPError:
+                return None
+            if answer.status_code == 200:
+                taken: dict[str, Any] = answer.json()
+                return taken
+            assert answer.status_code in {500, 503}, answer.text
+            return None
+
+        return eventually(attempt, seconds, f"push {key} is taken")
+
+    def receipt(self, run_id: str, seconds: float = 60.0) -> dict[str, Any]:
+        """The receipt of a run, once nothing of it is in flight."""
+
+        def look() -> dict[str, Any] | None:
+            try:
+                answer = self.get("ingestion", f"/ingest/runs/{run_id}")
+            except httpx.HTTPError:
+                return None
+            found: dict[str, Any] = answer.json() if answer.status_code == 200 else {}
+            return found if found.get("complete") else None
+
+        return eventually(look, seconds, f"run {run_id} is complete")
+
+    def metric(self, of: str, name: str, /, **labels: str) -> float | None:
+        """The value of one sample, None where there is none with these labels."""
+        for line in self.get(of, "/metrics").text.splitlines():
+            if line.startswith((f"{name}{{", f"{name} ")) and all(f'{k}="{v}"' in line for k, v in labels.items()):
+                return float(line.rsplit(" ", 1)[1])
+        return None
+
+    def resident_bytes(self, service: str, *, peak: bool = False) -> int:
+        field = "VmHWM" if peak else "VmRSS"
+        for line in Path(f"/proc/{self.processes[service].pid}/status").read_text().splitlines():
+            if line.startswith(field):
+                return int(line.split()[1]) * 1024
+        raise AssertionError(f"no {field} of {service}")

@@ -1,0 +1,54 @@
+"""What the bench computes from a run, and that its entries are what it says."""
+
+from collections import Counter
+
+import msgspec
+import pytest
+
+from benchmarks.entries import SIZE, frames, generate
+from benchmarks.figures import Target, percentile
+from benchmarks.kafka_probe import Appended
+from standardization.standardize import Arrival, Standardizer
+
+_ARRIVAL = Arrival("0badcafe-0-1", "2026-03-17T09:00:00Z", None, "run", None, "application/x-ndjson")
+
+
+def test_every_entry_has_the_stated_size_and_is_standardized_with_all_that_is_measured_of_it() -> None:
+    entries = generate(2_000, seed=1)
+    assert {len(entry) for entry in entries} == {SIZE}
+    good, rejected = Standardizer(1 << 20, 1 << 20).entries(entries, _ARRIVAL)
+    assert not rejected
+    records = [msgspec.json.decode(line) for _, line in good]
+    assert len({record["service_name"] for record in records}) == 7
+    assert {record["outcome"] for record in records} == {"success", "failure"}
+    assert all("duration_s" in record and "timestamp" in record for record in records)
+
+
+def test_a_seed_makes_the_same_entries_again_and_another_seed_others() -> None:
+    assert generate(100, seed=1) == generate(100, seed=1)
+    assert generate(100, seed=1) != generate(100, seed=2)
+
+
+def test_frames_hold_every_entry_once_in_order() -> None:
+    entries = generate(25, seed=1)
+    assert [frame.count(b"\n") + 1 for frame in frames(entries, 10)] == [10, 10, 5]
+    assert b"\n".join(frames(entries, 10)).split(b"\n") == entries
+
+
+def test_the_rate_leaves_out_what_came_with_the_first_append_for_that_took_its_time_before_it() -> None:
+    assert Appended(Counter({1_000: 500, 1_500: 100, 2_000: 100})).rate == pytest.approx(200.0)
+    assert Appended(Counter({1_000: 500})).rate is None
+
+
+def test_speed_is_judged_by_the_median_and_a_limit_by_the_worst_run() -> None:
+    assert Target(100, "at least").met([90, 100, 200])
+    assert not Target(100, "at least").met([90, 99, 200])
+    assert Target(300, "below").met([100, 100, 400])
+    assert not Target(300, "below", "worst").met([100, 100, 300])
+
+
+def test_a_percentile_is_a_value_that_occurred() -> None:
+    values = [float(number) for number in range(100, 0, -1)]
+    assert percentile(values, 99) == 99
+    assert percentile(values, 50) == 50
+    assert percentile([7.0], 99) == 7

@@ -1,0 +1,77 @@
+"""A dead letter keeps everything, and gives it back."""
+
+import pytest
+
+from shared.errors import Reason
+from shared.records import DeadLetter
+
+LETTER = DeadLetter(
+    value=b'{"broken": \xff',
+    reason=Reason.INVALID_UTF8,
+    detail="byte 0xff at 11 is no UTF-8",
+    stage="standardization",
+    topic="raw-logs",
+    partition=3,
+    offset=2**53,
+    index=999,
+    record_id="0a1b2c3d-3-9007199254740992-999",
+    time="2024-05-01T10:00:00.000001Z",
+    run_id="run-é",
+    origin="0a1b2c3d-0-1-0",
+    key=b"\x00key\xff",
+    headers=(("content-type", b"x/y"), ("again", b"1"), ("again", None), ("", b""), ("binary", b"\xff\x00")),
+)
+
+
+def test_it_comes_back_as_it_was() -> None:
+    assert DeadLetter.from_headers(LETTER.to_headers(), LETTER.value) == LETTER
+
+
+def test_what_is_absent_comes_back_absent() -> None:
+    bare = DeadLetter(b"", "chunk_missing", "", "s", "t", 0, 0, 0, "id", "now")
+    assert DeadLetter.from_headers(bare.to_headers(), b"") == bare
+
+
+def test_an_empty_key_is_not_a_null_key() -> None:
+    empty = DeadLetter(b"", "chunk_missing", "", "s", "t", 0, 0, 0, "id", "now", key=b"")
+    assert DeadLetter.from_headers(empty.to_headers(), b"").key == b""
+
+
+@pytest.mark.parametrize("key", [None, b"the message's own"])
+def test_an_original_header_named_key_is_not_taken_for_the_message_s_key(key: bytes | None) -> None:
+    letter = DeadLetter(
+        b"", "chunk_missing", "", "s", "t", 0, 0, 0, "id", "now", key=key, headers=(("key", b"a header"),)
+    )
+    assert DeadLetter.from_headers(letter.to_headers(), b"") == letter
+
+
+def test_a_dead_letter_that_dies_again_keeps_its_first_story_among_its_headers() -> None:
+    again = DeadLetter(
+        LETTER.value, "malformed_json", "again", "s", "t", 1, 2, 0, "id", "now", headers=tuple(LETTER.to_headers())
+    )
+    found = DeadLetter.from_headers(again.to_headers(), again.value)
+    assert (found.reason, found.offset) == ("malformed_json", 2)
+    assert DeadLetter.from_headers(list(found.headers), found.value) == LETTER
+
+
+def test_the_originals_stand_under_their_own_names_for_any_tool() -> None:
+    headers = LETTER.to_headers()
+    assert ("orig.content-type", b"x/y") in headers
+    assert ("sluice-dead-reason", b"invalid_utf8") in headers
+    assert ("sluice-dead-offset", b"9007199254740992") in headers
+
+
+def test_a_message_that_is_no_dead_letter_is_refused_with_what_it_lacks() -> None:
+    with pytest.raises(ValueError, match="no header sluice-dead-reason"):
+        DeadLetter.from_headers([("content-type", b"x/y")], b"")
+
+
+def test_a_place_that_is_no_number_is_refused() -> None:
+    headers = [(name, b"x" if name == "sluice-dead-offset" else value) for name, value in LETTER.to_headers()]
+    with pytest.raises(ValueError, match="x"):
+        DeadLetter.from_headers(headers, b"")
+
+
+def test_text_that_utf_8_cannot_carry_does_not_stop_a_dead_letter() -> None:
+    odd = DeadLetter(b"", "chunk_missing", "lone \ud800", "s", "t", 0, 0, 0, "id", "now")
+    assert DeadLetter.from_headers(odd.to_headers(), b"").detail == "lone ?"
