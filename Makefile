@@ -77,7 +77,7 @@ openapi-gen: $(VENV)/runtime ## Write docs/openapi/*.json from the running servi
 
 bench: $(VENV)/development ## Measure speed and memory on this machine; takes some minutes
 	@$(NATIVE) prepare
-	$(BIN)/python -m benchmarks
+	$(BIN)/python -m benchmarks.bench
 
 system-tests: $(VENV)/development ## Exercise the running stack (make up) from outside: everything
 	$(PYTEST) tests/e2e

@@ -10,12 +10,17 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final
 
-from confluent_kafka import Consumer, KafkaError, Producer, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 
 from shared.topics import H_CONTENT_TYPE, H_RUN, NDJSON, partition_of
 
 _END: Final = KafkaError._PARTITION_EOF  # noqa: SLF001 - librdkafka's local codes have no public names
+_COORDINATOR_STARTING: Final = {  # while a new broker makes its offsets topic
+    KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
+    KafkaError.COORDINATOR_NOT_AVAILABLE,
+    KafkaError.NOT_COORDINATOR,
+}
 
 
 class MeasurementError(Exception):
@@ -125,7 +130,14 @@ class KafkaProbe:
         places = [TopicPartition(topic, partition) for partition in range(self.partitions(topic))]
 
         def done() -> int:
-            return sum(max(0, place.offset) for place in consumer.committed(places, timeout=30))
+            until = time.monotonic() + 30
+            while True:
+                try:
+                    return sum(max(0, place.offset) for place in consumer.committed(places, timeout=30))
+                except KafkaException as error:
+                    if error.args[0].code() not in _COORDINATOR_STARTING or time.monotonic() > until:
+                        raise
+                    time.sleep(0.1)
 
         try:
             yield done

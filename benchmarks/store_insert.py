@@ -88,6 +88,7 @@ def _windows(first: int) -> list[bytes]:
                 "minute": minute,
                 "service_name": f"source{series % 7}",
                 "event_name": f"Operation{series % 40}",
+                "efficiency_count": 50,
                 "efficiency_sum": 3_500.0,
                 **tallies,
                 **measures,

@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
+from shared import config
 from shared.config import Settings
-from shared.errors import ConfigurationError
 
 ROOT = Path(__file__).resolve().parent.parent
 _CHOSEN_PORT = "prometheus.port"
@@ -77,10 +77,4 @@ class NativeSettings(Settings):
 
 def load() -> NativeSettings:
     """Read the settings. Raises ConfigurationError that names each bad key."""
-    try:
-        return NativeSettings()
-    except ValidationError as error:
-        lines = [f"{'.'.join(map(str, e['loc'])).upper()}: {e['msg']} (is {e['input']!r})" for e in error.errors()]
-        raise ConfigurationError(
-            "bad settings, correct them in the environment or .env:\n  " + "\n  ".join(lines)
-        ) from None
+    return config.load(NativeSettings)

@@ -36,12 +36,15 @@ class Row(NamedTuple):
     records: int
 
 
-def rows_of(place: Place, offset: int, value: bytes, size: int, headers: Headers) -> list[Row]:
-    """The rows of one message. `size` is that of the whole value; a dead letter's own bytes are not needed here."""
+def rows_of(place: Place, offset: int, timestamp_ms: int, value: bytes, size: int, headers: Headers) -> list[Row]:
+    """The rows of one message: the same each time, for a repeated batch has to be the same.
+
+    `size` is that of the whole value; a dead letter's own bytes are not needed here.
+    """
     if place.topic == INGEST_RUNS:
         return [Row(offset, "runs", value, 1)]
     if place.topic == DEAD_LETTERS:
-        return [Row(offset, "dead_letters", _dead_letter_line(place, offset, size, headers), 1)]
+        return [Row(offset, "dead_letters", _dead_letter_line(place, offset, timestamp_ms, size, headers), 1)]
     named = dict(headers)
     kind = (named.get(H_KIND) or b"").decode(errors="replace")
     if kind in _TABLES:
@@ -108,7 +111,7 @@ def _table_of(line: bytes) -> str:
         return "records"
 
 
-def _dead_letter_line(place: Place, offset: int, size: int, headers: Headers) -> bytes:
+def _dead_letter_line(place: Place, offset: int, timestamp_ms: int, size: int, headers: Headers) -> bytes:
     try:
         letter = DeadLetter.from_headers(list(headers), b"")
     except ValueError as error:  # somebody else's message on our topic: it is shown as what it is
@@ -122,7 +125,7 @@ def _dead_letter_line(place: Place, offset: int, size: int, headers: Headers) ->
             offset=offset,
             index=0,
             record_id=f"{place.topic_id}-{place.partition}-{offset}-0",
-            time=timestamp_of(time.time_ns()),
+            time=timestamp_of(timestamp_ms * 1_000_000),
         )
     return msgspec.json.encode(
         {

@@ -236,7 +236,7 @@ class _Session:
         offset = message.offset()
         value = message.value() or b""
         if not any(name == H_CHUNK for name, _ in headers):
-            yield from rows_of(place, offset, value, len(value), headers)
+            yield from rows_of(place, offset, message.timestamp()[1], value, len(value), headers)
             return
         for result in self._assembler[place.topic].feed(
             place.partition, offset, message.timestamp()[1], message.key(), value, headers
@@ -245,7 +245,9 @@ class _Session:
                 self._bury([_poisoned(place, result)])
             else:
                 content = b"" if place.topic == DEAD_LETTERS else result.payload.read()
-                yield from rows_of(place, result.offset, content, result.payload.size, result.headers)
+                yield from rows_of(
+                    place, result.offset, result.timestamp_ms, content, result.payload.size, result.headers
+                )
                 result.payload.release()
 
     # writing

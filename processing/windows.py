@@ -69,7 +69,17 @@ def merge(sketches: Iterable[tuple[Sequence[int], Sequence[int]]]) -> Sketch:
 class Delta:
     """What a transaction adds to one window, gathered record by record."""
 
-    __slots__ = ("durations", "efficiency_tenths", "failure", "memories", "rows", "success", "total", "transfer_bytes")
+    __slots__ = (
+        "durations",
+        "efficiency_tenths",
+        "failure",
+        "memories",
+        "rows",
+        "scored",
+        "success",
+        "total",
+        "transfer_bytes",
+    )
 
     def __init__(self) -> None:
         self.total = 0
@@ -77,6 +87,7 @@ class Delta:
         self.failure = 0  # failure and timeout
         self.durations: list[float] = []  # seconds
         self.memories: list[int] = []  # bytes
+        self.scored = 0  # entries that have an efficiency
         self.efficiency_tenths = 0  # scores have one decimal; in tenths their sum is exact
         self.rows = 0
         self.transfer_bytes = 0
@@ -92,6 +103,7 @@ class Delta:
         if record.memory_bytes is not None:
             self.memories.append(record.memory_bytes)
         if efficiency_tenths is not None:
+            self.scored += 1
             self.efficiency_tenths += efficiency_tenths
         if record.rows is not None:
             self.rows += record.rows
@@ -122,6 +134,7 @@ class WindowLine(msgspec.Struct, frozen=True):
     memory_max: int | None
     memory_keys: list[int]
     memory_counts: list[int]
+    efficiency_count: int
     efficiency_sum: float
     rows: int
     transfer_bytes: int
@@ -161,6 +174,7 @@ def lines_of(deltas: Mapping[tuple[str, str, str], Delta]) -> list[bytes]:
                 memory_max=max(delta.memories, default=None),
                 memory_keys=memory[0],
                 memory_counts=memory[1],
+                efficiency_count=delta.scored,
                 efficiency_sum=delta.efficiency_tenths / 10,
                 rows=min(delta.rows, _INT64_MAX),
                 transfer_bytes=min(delta.transfer_bytes, _INT64_MAX),

@@ -4,7 +4,7 @@ docs/settings.md lists them all; a test holds that it does.
 """
 
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -79,6 +79,10 @@ class Settings(BaseSettings):
     )
     spool_max_bytes: int = Field(
         default=4096 * MIB, ge=MIB, description="Disk that each service may use for bodies and open chunked messages."
+    )
+
+    unknown_chunk_version: Literal["dead-letter", "stop"] = Field(
+        default="dead-letter", description="What a chunk of an unknown major version does: a dead letter, or a stop."
     )
 
     # the stage loop
@@ -157,10 +161,13 @@ class Settings(BaseSettings):
         return path
 
 
-def load() -> Settings:
+S = TypeVar("S", bound=Settings)
+
+
+def load(kind: type[S]) -> S:
     """Read the settings. Raises ConfigurationError that names each bad key."""
     try:
-        return Settings()
+        return kind()
     except ValidationError as error:
         lines = [f"{'.'.join(map(str, e['loc'])).upper()}: {e['msg']} (is {e['input']!r})" for e in error.errors()]
         raise ConfigurationError(

@@ -460,7 +460,7 @@ class Watch:
 
 def _create_topics() -> int:
     """Entry point: wait for Kafka, then create what is missing."""
-    settings = load()
+    settings = load(Settings)
     logs.configure("topics", settings.log_level, settings.log_format)
     topics = Topics(settings, "topics")
     deadline = time.monotonic() + 60

@@ -111,4 +111,5 @@ def touch(stage: str, reasons: list[str]) -> None:
         CHUNK_ASSEMBLIES.labels(stage, result)
     for reason in reasons:
         DEAD_LETTERS.labels(stage, reason)
-    ERRORS.labels(stage, "kafka")
+    for kind in ("kafka", "store", "retention") if stage == "sink" else ("kafka",):
+        ERRORS.labels(stage, kind)

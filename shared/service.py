@@ -22,7 +22,7 @@ from starlette.exceptions import HTTPException
 
 from shared import logs, metrics
 from shared.config import Settings, load
-from shared.errors import ConfigurationError, KafkaUnavailableError, StoreError
+from shared.errors import KafkaUnavailableError, SluiceError, StoreError
 
 VERSION = "0.1.0"
 log = logs.logger("service")
@@ -283,10 +283,10 @@ class Loop:
 def main(name: str, build: Callable[[Settings], Service]) -> None:
     """Entry point of a service's process: settings, logs, parts, run, exit code."""
     try:
-        settings = load()
+        settings = load(Settings)
         logs.configure(name, settings.log_level, settings.log_format)
         code = build(settings).run()
-    except ConfigurationError as error:
+    except SluiceError as error:  # a bad setting, a folder or store in use, a newer schema
         sys.stderr.write(f"{name}: {error}\n")
         code = 2
     sys.exit(code)

@@ -238,7 +238,9 @@ class _Session:
         self._topics = kafka.Topics(settings, stage.name)
         self._writer = kafka.Transactions(settings, stage.name, f"{stage.name}-{stage.instance_id}")
         self._reader = kafka.Reader(settings, stage.name, stage.name, subscribes=True)
-        self._assembler = Assembler(stage.spool, settings.entry_max_bytes)
+        self._assembler = Assembler(
+            stage.spool, settings.entry_max_bytes, unknown_version=settings.unknown_chunk_version
+        )
         self._out: Output | None = None
         self._topic_id = ""
         self._next: dict[int, int] = {}  # what was read: the offset that comes next
@@ -320,8 +322,8 @@ class _Session:
         assert self._out is not None
         batch: list[Message] = []
         append = batch.append
-        following, skip, at_end = self._next, self._skip, self._at_end
-        taken = size = last_partition = last_ms = 0
+        following, skip, at_end, last_ms = self._next, self._skip, self._at_end, self._last_ms
+        taken = size = 0
         for message in messages:
             error = message.error()
             if error is not None:
@@ -337,7 +339,7 @@ class _Session:
             taken += 1
             size += len(value)
             following[partition] = offset + 1
-            last_partition, last_ms = partition, timestamp
+            last_ms[partition] = timestamp
             if any(name == H_CHUNK for name, _ in headers):
                 for result in self._assembler.feed(partition, offset, timestamp, message.key(), value, headers):
                     self._arrived(result, batch)
@@ -345,7 +347,6 @@ class _Session:
                 append(Message(partition, offset, timestamp, message.key(), value, headers))
         if not taken:
             return 0
-        self._last_ms[last_partition] = last_ms
         self._messages += taken
         self._bytes += size
         self._begin()

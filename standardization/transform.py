@@ -5,7 +5,7 @@ message -> is it a repeated push? -> frame -> entries -> standardize -> standard
 
 import time
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import msgspec
 
@@ -96,6 +96,10 @@ class Standardization:
         count = 0
         for message in messages:
             headers = _headers(message.headers)
+            if (overlong := _overlong(headers)) is not None:
+                self._refuse(message, topic_id, overlong)
+                count += 1
+                continue
             push = headers.get(H_PUSH)
             if push is not None and self._pushes.is_repeat(message.partition, push, message.timestamp_ms // 1000):
                 out.count(metrics.PUSHES_DEDUPLICATED)
@@ -141,6 +145,13 @@ class Standardization:
             self._observed = (milliseconds, timestamp_of(milliseconds * 1_000_000))
         return self._observed[1]
 
+    def _refuse(self, message: Message, topic_id: str, header: str) -> None:
+        """A foreign producer's header that no record could carry: the message is one dead letter."""
+        value = message.value if message.payload is None else message.payload.read()
+        arrival = Arrival(f"{topic_id}-{message.partition}-{message.offset}", self._observed_at(message.timestamp_ms))
+        detail = f"header {header} is longer than {_HEADER_MAX} characters"
+        self._dead(message, arrival, 0, Reason.INVALID_HEADER, detail, value)
+
     def _dead(self, message: Message, arrival: Arrival, index: int, reason: Reason, detail: str, value: bytes) -> None:
         assert self._out is not None
         self._out.dead_letter(
@@ -168,4 +179,9 @@ def _headers(raw: Sequence[tuple[str, bytes | None]]) -> dict[str, str]:
     return {name: value.decode(errors="replace") for name, value in raw if value is not None and name in _OURS}
 
 
+def _overlong(headers: Mapping[str, str]) -> str | None:
+    return next((name for name, text in headers.items() if len(text) > _HEADER_MAX), None)
+
+
+_HEADER_MAX = 1_024
 _OURS = {H_PUSH, H_SOURCE, H_RUN, H_ORIGIN, H_CONTENT_TYPE}

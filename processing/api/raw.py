@@ -3,6 +3,7 @@
 import re
 import time
 from collections.abc import Iterator
+from itertools import chain
 from typing import Final
 
 from fastapi import APIRouter
@@ -63,14 +64,15 @@ def _answer(settings: Settings, spool: Spool, place: tuple[str, int], offset: in
     reader = kafka.Reader(settings, "raw-reader", "raw-reader", subscribes=False)
     try:
         reader.assign({place: offset})
-        message = next(_messages(reader), None)
+        messages = _messages(reader)
+        message = next(messages, None)
         if message is None or message.offset() != offset:
             raise ProblemError(404, "No such record", f"there is no committed message at offset {offset}")
         headers = message.headers() or []
         kind = dict(headers).get(H_CONTENT_TYPE)
         content_type = kind.decode(errors="replace") if kind else None
         if any(name == H_CHUNK for name, _ in headers):
-            return _streamed(_assembled(settings, spool, reader, message), content_type)
+            return _streamed(_assembled(settings, spool, message, messages), content_type)
         lines = entries(message.value() or b"", content_type)
         if index >= len(lines):
             raise ProblemError(404, "No such record", f"the message at offset {offset} has {len(lines)} entries")
@@ -93,13 +95,13 @@ def _messages(reader: kafka.Reader) -> Iterator[kafka.Consumed]:
     raise KafkaUnavailableError(f"Kafka did not answer within {_PATIENCE_S:.0f} s")
 
 
-def _assembled(settings: Settings, spool: Spool, reader: kafka.Reader, head: kafka.Consumed) -> Payload:
-    """The payload of the message that begins with this chunk."""
+def _assembled(settings: Settings, spool: Spool, head: kafka.Consumed, rest: Iterator[kafka.Consumed]) -> Payload:
+    """The payload of the message that begins with the chunk `head`; `rest` is what follows it."""
     assembler = Assembler(spool, settings.entry_max_bytes)
     partition = head.partition()
     assembler.restore(partition, Watermark(0))
     try:
-        for message in _and_then(head, _messages(reader)):
+        for message in chain([head], rest):
             headers = message.headers() or []
             if not any(name == H_CHUNK for name, _ in headers):
                 continue
@@ -112,14 +114,11 @@ def _assembled(settings: Settings, spool: Spool, reader: kafka.Reader, head: kaf
                     return result.payload
                 if not isinstance(result, Poisoned):
                     result.payload.release()
+            if assembler.waiting:
+                raise ProblemError(503, "No room", "the spool is full; raise SPOOL_MAX_BYTES", {"Retry-After": "5"})
         raise ProblemError(404, "No such record", "the message has no end yet")
     finally:
         assembler.drop(partition)
-
-
-def _and_then(head: kafka.Consumed, rest: Iterator[kafka.Consumed]) -> Iterator[kafka.Consumed]:
-    yield head
-    yield from rest
 
 
 def _streamed(payload: Payload, content_type: str | None) -> StreamingResponse:

@@ -25,7 +25,8 @@ SELECT
   max(duration_max) AS duration_most, sumMap(duration_sketch) AS duration_buckets,
   sum(memory_count) AS memories, sum(memory_sum) AS memory_total, min(memory_min) AS memory_least,
   max(memory_max) AS memory_most, sumMap(memory_sketch) AS memory_buckets,
-  sum(efficiency_sum) AS efficiency_total, sum(rows) AS rows_total, sum(transfer_bytes) AS transfer_total
+  sum(efficiency_count) AS scored, sum(efficiency_sum) AS efficiency_total,
+  sum(rows) AS rows_total, sum(transfer_bytes) AS transfer_total
 FROM windows {where}
 GROUP BY minute, source, operation
 {having}
@@ -62,7 +63,7 @@ class Window(BaseModel):
     success_rate: float | None = Field(description="Successes / entries, 0 to 1.")
     duration_seconds: Distribution
     memory_bytes: Distribution
-    efficiency_mean: float | None = Field(description="0 to 100.")
+    efficiency_mean: float | None = Field(description="0 to 100, of the entries that have a score.")
     rows: int = Field(description="Rows that the entries say they handled.")
     transfer_bytes: int = Field(description="Bytes that the entries say they moved.")
 
@@ -113,7 +114,7 @@ def _shown(row: dict[str, Any]) -> Window:
         success_rate=row["successes"] / entries if entries else None,
         duration_seconds=_distribution(row, "durations", "duration"),
         memory_bytes=_distribution(row, "memories", "memory"),
-        efficiency_mean=row["efficiency_total"] / entries if entries else None,
+        efficiency_mean=row["efficiency_total"] / row["scored"] if row["scored"] else None,
         rows=row["rows_total"],
         transfer_bytes=row["transfer_total"],
     )

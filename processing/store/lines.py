@@ -65,6 +65,7 @@ class WindowLine(msgspec.Struct):
     memory_max: float | None
     memory_keys: list[_Int32]
     memory_counts: list[_Count]
+    efficiency_count: int
     efficiency_sum: float
     rows: _Int64
     transfer_bytes: _Int64

@@ -175,6 +175,7 @@ WINDOWS = Table(
         _merged("other", "sum", "UInt64"),
         *_distribution("duration"),
         *_distribution("memory"),
+        _merged("efficiency_count", "sum", "UInt64"),
         _merged("efficiency_sum", "sum", "Float64"),
         _merged("rows", "sum", "Int64"),
         _merged("transfer_bytes", "sum", "Int64"),

@@ -36,6 +36,7 @@ def window(minute: str, **fields: Any) -> bytes:
         "success": 1,
         "failure": 0,
         "other": 0,
+        "efficiency_count": 0,
         "efficiency_sum": 0.0,
         "rows": 0,
         "transfer_bytes": 0,

@@ -303,7 +303,8 @@ def _delta(durations: list[float], memories: list[int]) -> Delta:
     delta = Delta()
     delta.total, delta.success = len(durations) + 1, len(durations)
     delta.durations, delta.memories = durations, memories
-    delta.efficiency_tenths = 500 * delta.total
+    delta.scored = delta.success  # the failure without a score must not weigh on the mean
+    delta.efficiency_tenths = 500 * delta.scored
     return delta
 
 

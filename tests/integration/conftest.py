@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from native.kafka import Broker, prepare_jars
+from native.kafka import Broker, free_ports, prepare_jars
 from shared.errors import ConfigurationError
-from tests.integration.stack import ROOT, Stack, free_ports
+from tests.integration.stack import ROOT, Stack
 
 
 @pytest.fixture(scope="session")

@@ -2,7 +2,6 @@
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -13,23 +12,11 @@ from typing import Any, Self, TypeVar
 
 import httpx
 
-from native.kafka import Broker
+from native.kafka import Broker, free_ports
 
 ROOT = Path(__file__).resolve().parents[2]
 T = TypeVar("T")
 SERVICES = ("processing", "standardization", "ingestion")  # in the order in which they start
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports that nobody listens on now."""
-    sockets = [socket.socket() for _ in range(count)]
-    try:
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [each.getsockname()[1] for each in sockets]
-    finally:
-        for each in sockets:
-            each.close()
 
 
 def eventually(look: Callable[[], T | None], seconds: float, what: str) -> T:

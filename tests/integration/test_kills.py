@@ -11,9 +11,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from native.kafka import Broker
+from native.kafka import Broker, free_ports
 from tests.integration.entries import plain, plain_lines
-from tests.integration.stack import SERVICES, Stack, eventually, free_ports
+from tests.integration.stack import SERVICES, Stack, eventually
 
 pytestmark = pytest.mark.kafka
 

@@ -70,7 +70,7 @@ class Topics:
 def added(a: dict[str, Any], b: dict[str, Any]) -> dict[str, Any]:
     """Two deltas of a window as the store merges them."""
     total = dict(a)
-    for name in ("total", "success", "failure", "other", "duration_count", "memory_count"):
+    for name in ("total", "success", "failure", "other", "duration_count", "memory_count", "efficiency_count"):
         total[name] = a[name] + b[name]
     for name in ("rows", "memory_sum"):
         total[name] = min(a[name] + b[name], 2**63 - 1)

@@ -57,7 +57,9 @@ def test_a_sketch_needs_as_many_counts_as_keys() -> None:
         "minute": "2026-01-05T10:00:00Z",
         "service_name": "s",
         "event_name": "e",
-        **dict.fromkeys(("total", "success", "failure", "other", "efficiency_sum", "rows", "transfer_bytes"), 0),
+        **dict.fromkeys(
+            ("total", "success", "failure", "other", "efficiency_count", "efficiency_sum", "rows", "transfer_bytes"), 0
+        ),
         **{f"{of}_{name}": 0 for of in ("duration", "memory") for name in ("count", "sum", "min", "max")},
         **{f"{of}_{name}": [1] for of in ("duration", "memory") for name in ("keys", "counts")},
     }

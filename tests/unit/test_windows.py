@@ -86,6 +86,7 @@ def test_a_window_sums_what_its_records_report() -> None:
         "memory_max": 2**53 + 1,
         "memory_keys": keys_of(np.array([7.0, 2.0**53])).tolist(),
         "memory_counts": [1, 1],
+        "efficiency_count": 3,
         "efficiency_sum": 241.5,
         "rows": 7,
         "transfer_bytes": 100,

@@ -1,5 +1,6 @@
-"""Embedded, one process at a time has the store."""
+"""What is particular to the embedded engine."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +10,7 @@ import pytest
 from processing.store import open_store
 from shared.config import Settings
 from shared.errors import StoreError
+from tests.contract.samples import count, record, store_rows
 
 _HOLD = """
 import sys
@@ -31,3 +33,17 @@ def test_a_second_process_is_refused_with_the_remedy_until_the_first_has_ended(t
             open_store(settings, tmp_path)
         holder.kill()
     open_store(settings, tmp_path).close()
+
+
+def test_without_files_in_memory_lines_pass_through_the_folder_and_leave_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr(os, "memfd_create")
+    store = open_store(Settings(_env_file=None, clickhouse_url=""), tmp_path)
+    try:
+        before = sorted(path.name for path in tmp_path.iterdir())
+        store_rows(store, records=[record("a"), record("b")])
+        assert count(store, "records") == 2
+        assert sorted(path.name for path in tmp_path.iterdir()) == before
+    finally:
+        store.close()
