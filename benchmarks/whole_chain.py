@@ -43,7 +43,7 @@ class Burst:
         Figure("rate", "rate, first byte pushed to last row stored", "records/s", target=Target(50_000, "at least")),
         Figure("push_rate", "rate at which ingestion took them", "records/s"),
         Figure("cpu_microseconds", "CPU a record, services and Kafka", "µs", 1),
-        *(Figure(f"{name}_cpu_seconds", f"CPU of {name}", "s", 1) for name in (*reversed(SERVICES), "kafka", "client")),
+        *(Figure(f"{name}_cpu_seconds", f"CPU of {name}", "s", 2) for name in _PARTIES),
         *(Figure(f"{name}_peak_mb", f"peak resident memory of {name}", "MB") for name in _PARTIES),
         Figure("cores_of_others", "cores busy with other things", "cores", 2),
     )

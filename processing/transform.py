@@ -65,7 +65,7 @@ class Processing:
     def changed(self) -> Iterable[tuple[int, bytes, bytes | None]]:
         return self._processor.changed()
 
-    def restore(self, partition: int, key: bytes, value: bytes | None) -> None:
+    def restore(self, partition: int, key: bytes, value: bytes) -> None:
         self._processor.restore(partition, key, value)
 
     def forget(self, partition: int) -> None:

@@ -20,7 +20,7 @@ class KafkaUnavailableError(SluiceError):
 
 
 class FencedError(SluiceError):
-    """Another process took over this one's transactional id or the client is beyond repair; the process must end."""
+    """Another process took over this one's transactional id, or the client is beyond repair: it has to be replaced."""
 
 
 class SpoolFullError(SluiceError):

@@ -23,9 +23,11 @@ def entries(value: bytes, content_type: str | None) -> list[bytes]:
     """
     if content_type is None:
         return _guess(value)
-    if content_type.partition(";")[0].strip().lower() != NDJSON:
+    if content_type != NDJSON and content_type.partition(";")[0].strip().lower() != NDJSON:
         return [value]
-    if b"\n" not in value and value.strip():  # the frame of one record, which is the common one at a low rate
+    if (
+        b"\n" not in value and value and not value.isspace()
+    ):  # the frame of one record, which is the common one at a low rate
         return [value]
     return [line for line in value.split(b"\n") if line and not line.isspace()]
 

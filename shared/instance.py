@@ -37,6 +37,3 @@ class Instance:
         partial.write_text(new)
         partial.replace(path)
         return new
-
-    def close(self) -> None:
-        os.close(self._lock)

@@ -28,11 +28,12 @@ from shared.topics import specs
 Headers = Sequence[tuple[str, bytes | None]]
 
 MESSAGE_MAX_BYTES: Final = 10 * MIB
-BEGINNING: Final = OFFSET_BEGINNING
 ClientError = KafkaError
 PARTITION_EOF: Final = KafkaError._PARTITION_EOF  # noqa: SLF001 - librdkafka's local codes have no public names
 PATIENCE_S: Final = 6.0  # when a call was repeated for so long, a new client is back sooner than the old one
 CALL_S: Final = 2.0  # the longest that one call waits
+READ_S: Final = 30.0  # the longest that a partition may give nothing before its end
+MESSAGE_S: Final = 30.0  # the longest that a message may wait for a broker
 TRANSIENT: Final = {  # the client mends these by itself
     KafkaError._ALL_BROKERS_DOWN,  # noqa: SLF001 - likewise
     KafkaError._TRANSPORT,  # noqa: SLF001 - likewise
@@ -40,6 +41,11 @@ TRANSIENT: Final = {  # the client mends these by itself
     KafkaError._RESOLVE,  # noqa: SLF001 - likewise
 }
 
+_SOON: Final = {  # a broker that was asked a moment too early
+    KafkaError.NOT_LEADER_FOR_PARTITION,
+    KafkaError.LEADER_NOT_AVAILABLE,
+    KafkaError.UNKNOWN_TOPIC_OR_PART,
+}
 _NOWHERE: Final[dict[int, "Position"]] = {}
 
 log = logs.logger("kafka")
@@ -176,8 +182,9 @@ class Reader:
         )
 
     def close(self) -> None:
-        """Leave the group; `revoked` is called for what is held."""
+        """Leave the group; `revoked` is called for what is held. It can't be used after that."""
         self._consumer.close()
+        del self._consumer  # it holds the callbacks, and they their owner: threads and sockets go now, not with the gc
 
 
 # transactions
@@ -200,7 +207,8 @@ class Transactions:
                 "transaction.timeout.ms": timeout_ms or settings.transaction_timeout_ms,
                 "enable.idempotence": True,
                 "compression.type": "lz4",
-                "linger.ms": 5,
+                "message.timeout.ms": min(timeout_ms or settings.transaction_timeout_ms, int(MESSAGE_S * 1000)),
+                "linger.ms": 100,
                 "message.max.bytes": MESSAGE_MAX_BYTES,
                 "queue.buffering.max.kbytes": 32 * 1024,
                 "queue.buffering.max.messages": 100_000,
@@ -266,8 +274,9 @@ class Transactions:
         metrics.TRANSACTIONS.labels(self._stage, "aborted").inc()
 
     def discard(self) -> None:
-        """Drop the client and what it has queued, without asking the broker."""
+        """Drop the client and what it has queued, without asking the broker. It can't be used after that."""
         self._producer.purge(in_queue=True, in_flight=True, blocking=False)
+        del self._producer, self._produce
 
     def _call(self, function: Callable[..., object], *arguments: object) -> None:
         until = time.monotonic() + PATIENCE_S
@@ -308,16 +317,16 @@ class Topics:
         self._settings = settings
         self._admin = AdminClient(_common(settings, f"{client}-admin"))
 
-    def ids(self, names: Sequence[str]) -> dict[str, str]:
-        """The first 8 hex digits of each topic's id. Raises KafkaUnavailableError."""
-        described = self._describe(names)
+    def ids(self, names: Sequence[str], patience: float = 10.0) -> dict[str, str]:
+        """The first 8 hex digits of each topic's id. Raises KafkaUnavailableError after so many seconds."""
+        described = self._describe(names, patience)
         return {
             name: f"{described[name].topic_id.get_most_significant_bits() >> 32 & 0xFFFFFFFF:08x}" for name in names
         }
 
     def partitions(self, names: Sequence[str]) -> dict[str, int]:
         """How many partitions each topic has."""
-        described = self._describe(names)
+        described = self._describe(names, 10.0)
         return {name: len(described[name].partitions) for name in names}
 
     def ends(self, places: Sequence[tuple[str, int]]) -> dict[tuple[str, int], int]:
@@ -349,6 +358,11 @@ class Topics:
                     raise KafkaUnavailableError(f"create {name}: {_cause(error).str()}") from error
         return made
 
+    def delete(self, names: Sequence[str]) -> None:
+        """Delete these topics, by our names of them."""
+        for future in self._admin.delete_topics([self._settings.topic(name) for name in names]).values():
+            future.result()
+
     def reachable(self, timeout: float) -> bool:
         """Whether a broker answers within this many seconds."""
         try:
@@ -357,33 +371,43 @@ class Topics:
             return False
         return True
 
-    def _describe(self, names: Sequence[str]) -> dict[str, Any]:
-        try:
-            futures = self._admin.describe_topics(TopicCollection(list(names)), request_timeout=10.0)
-            return {name: future.result() for name, future in futures.items()}
-        except KafkaException as error:
-            raise KafkaUnavailableError(f"describe topics: {_cause(error).str()}") from error
+    def _describe(self, names: Sequence[str], patience: float) -> dict[str, Any]:
+        asked = TopicCollection(list(names))
+        return _answers(
+            lambda: self._admin.describe_topics(asked, request_timeout=patience), "describe topics", patience
+        )
 
     def _offsets(self, places: Sequence[tuple[str, int]], which: OffsetSpec) -> dict[tuple[str, int], int]:
         if not places:
             return {}
         asked = {TopicPartition(topic, partition): which for topic, partition in places}
+        level = IsolationLevel.READ_UNCOMMITTED
+        found = _answers(
+            lambda: self._admin.list_offsets(asked, isolation_level=level, request_timeout=10.0), "list offsets", 10.0
+        )
+        return {(tp.topic, tp.partition): info.offset for tp, info in found.items()}
+
+
+def _answers(ask: Callable[[], Mapping[Any, Any]], what: str, patience: float) -> dict[Any, Any]:
+    """The results of an admin call, asked again while a broker says that it will know soon."""
+    until = time.monotonic() + patience
+    while True:
         try:
-            futures = self._admin.list_offsets(
-                asked, isolation_level=IsolationLevel.READ_UNCOMMITTED, request_timeout=10.0
-            )
-            return {(tp.topic, tp.partition): future.result().offset for tp, future in futures.items()}
+            return {key: future.result() for key, future in ask().items()}
         except KafkaException as error:
-            raise KafkaUnavailableError(f"list offsets: {_cause(error).str()}") from error
+            cause = _cause(error)
+            if cause.code() not in _SOON or time.monotonic() > until:
+                raise KafkaUnavailableError(f"{what}: {cause.str()}") from error
+            time.sleep(0.05)
 
 
 def read_to_end(
-    settings: Settings, topics: Topics, places: Sequence[tuple[str, int]], deadline: float
+    settings: Settings, topics: Topics, places: Sequence[tuple[str, int]], stopping: threading.Event
 ) -> Iterator[Consumed]:
     """Every committed message of these partitions up to the end they have now.
 
     Waits for transactions that are open below that end: what they commit belongs to it.
-    Raises KafkaUnavailableError at the deadline (a time of time.monotonic()).
+    Raises KafkaUnavailableError when nothing comes for READ_S, or when told to stop.
     """
     behind = {place: end for place, end in topics.ends(places).items() if end > 0}
     if not behind:
@@ -391,12 +415,14 @@ def read_to_end(
     reader = Reader(settings, "state-reader", "state-reader", subscribes=False)
     try:
         reader.assign(dict.fromkeys(behind, OFFSET_BEGINNING))
+        until = time.monotonic() + READ_S
         while behind:
-            if time.monotonic() > deadline:
-                raise KafkaUnavailableError(f"could not read {sorted(behind)} to their end in time")
+            if stopping.is_set() or time.monotonic() > until:
+                raise KafkaUnavailableError(f"could not read {sorted(behind)} to their end")
             for message in reader.fetch(1_000, 0.1):
                 error = message.error()
                 if error is None:
+                    until = time.monotonic() + READ_S
                     yield message
                 elif error.code() == PARTITION_EOF:
                     place = (message.topic(), message.partition())
@@ -427,9 +453,10 @@ class Watch:
     def start(self, _: Callable[[BaseException], None]) -> None:
         self._thread.start()
 
-    def stop(self, deadline: float) -> None:
+    def stop(self, deadline: float) -> bool:
         self._stopping.set()
         self._thread.join(max(0.1, deadline - time.monotonic()))
+        return not self._thread.is_alive()
 
     def problems(self) -> list[str]:
         return [] if self.reachable else ["no broker answers; it is tried again every second"]

@@ -131,6 +131,23 @@ class DeadLetter(msgspec.Struct, frozen=True):
         return cls(value=value, key=key, headers=tuple(original), **found)
 
 
+def fitted(letter: DeadLetter) -> DeadLetter:
+    """The letter with as much of its original key and headers as a broker takes beside its value; `detail` says so."""
+    room = _ORIGINAL_MAX - len(letter.key or b"")
+    kept = []
+    for name, value in letter.headers:
+        room -= len(name) + len(value or b"")
+        if room < 0:
+            break
+        kept.append((name, value))
+    if room >= 0:
+        return letter
+    detail = f"{letter.detail} (its key or headers were too large to keep; they are with the original)"
+    key = letter.key if letter.key is not None and len(letter.key) <= _ORIGINAL_MAX else None
+    return msgspec.structs.replace(letter, detail=detail, key=key, headers=tuple(kept))
+
+
+_ORIGINAL_MAX = 64 * 1024
 _DEAD_FIELDS = (
     "reason", "detail", "stage", "topic", "partition", "offset", "index", "record_id", "time", "run_id", "origin",
 )  # fmt: skip

@@ -13,8 +13,9 @@ import time
 import uuid
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
+import msgspec
 from prometheus_client import Counter as Metric
 
 from shared import kafka, logs, metrics
@@ -23,7 +24,7 @@ from shared.config import Settings
 from shared.errors import FencedError, KafkaUnavailableError
 from shared.frames import FrameBuilder
 from shared.kafka import AbortRequiredError, Position
-from shared.records import DeadLetter, timestamp_of
+from shared.records import DeadLetter, fitted, timestamp_of
 from shared.spool import Spool
 from shared.topics import DEAD_LETTERS, H_CHUNK, H_CONTENT_TYPE, NDJSON, partition_of
 
@@ -32,7 +33,7 @@ log = logs.logger("stage")
 RawHeaders = Sequence[tuple[str, bytes | None]]
 
 
-class Message(NamedTuple):
+class Message(msgspec.Struct, frozen=True, gc=False):
     """A message as its producer meant it: chunks are put together, and then its bytes are in `payload`, on disk."""
 
     partition: int
@@ -56,8 +57,8 @@ class Transform(Protocol):
     def changed(self) -> Iterable[tuple[int, bytes, bytes | None]]:
         """(partition, key, value) of the state that this transaction changed; None deletes the key."""
 
-    def restore(self, partition: int, key: bytes, value: bytes | None) -> None:
-        """Take one piece of state back, in the order written, before the partition's first message; None deletes it."""
+    def restore(self, partition: int, key: bytes, value: bytes) -> None:
+        """Take one piece of state back, before the partition's first message, in the order of the last changes."""
 
     def forget(self, partition: int) -> None:
         """Drop all state of this partition; it is restored before it is needed again."""
@@ -66,11 +67,12 @@ class Transform(Protocol):
 class Output:
     """Where a transform puts its results: all of them belong to the transaction that is open."""
 
-    def __init__(self, writer: kafka.Transactions, settings: Settings, stage: str, partitions: dict[str, int]) -> None:
+    def __init__(self, writer: kafka.Transactions, settings: Settings, partitions: dict[str, int]) -> None:
         self._writer = writer
         self._settings = settings
-        self._stage = stage
         self._partitions = partitions
+        self._names = {topic: settings.topic(topic) for topic in partitions}
+        self._chunk_bytes = settings.chunk_bytes
         self._streams: list[Stream] = []
         self.records = 0
         self.bytes = 0
@@ -92,18 +94,19 @@ class Output:
             count = self._partitions[topic]
             partition = partition_of(key, count) if key is not None else random.randrange(count)  # noqa: S311 - no secret
         self.bytes += len(value)
-        name = self._settings.topic(topic)
-        if len(value) <= self._settings.chunk_bytes:
-            self._writer.send(name, value, key, partition, headers)
+        if len(value) <= self._chunk_bytes:
+            self._writer.send(self._names[topic], value, key, partition, headers)
             self.messages[topic] += 1
             return
-        chunks = split(io.BytesIO(value), len(value), self._settings.chunk_bytes, uuid.uuid4().bytes, 1)
+        chunks = split(io.BytesIO(value), len(value), self._chunk_bytes, uuid.uuid4().bytes, 1)
         for index, (header, piece) in enumerate(chunks):
-            self._writer.send(name, piece, key, partition, [(H_CHUNK, header), *(headers if index == 0 else ())])
+            own = headers if index == 0 else ()
+            self._writer.send(self._names[topic], piece, key, partition, [(H_CHUNK, header), *own])
             self.messages[topic] += 1
 
     def dead_letter(self, letter: DeadLetter) -> None:
-        """Send an entry to the dead letters, keyed by its record_id."""
+        """Send an entry to the dead letters, keyed by its record_id, with as much of its key and headers as fits."""
+        letter = fitted(letter)
         self.send(DEAD_LETTERS, letter.record_id.encode(), letter.value, letter.to_headers())
         self.dead[letter.reason] += 1
         log.warning(
@@ -139,8 +142,10 @@ class Stream:
         self._out = out
         self._topic = topic
         self._count = partitions
+        self._lone = list(headers)  # a frame of one record is one JSON value, and needs no content-type to say so
         self._headers = [(H_CONTENT_TYPE, NDJSON.encode()), *headers]
         self._settings = settings
+        self._single = settings.frame_records == 1
         self._partition_of: dict[bytes, int] = {}
         self.clear()
 
@@ -151,9 +156,12 @@ class Stream:
             partition = self._partition_of.get(key)
             if partition is None:
                 partition = self._place(key)
+        self._out.records += 1
+        if self._single:
+            self._out.send(self._topic, key, line, self._lone, partition)
+            return
         for frame_key, frame in self._builders[partition].add(key, line):
             self._out.send(self._topic, frame_key, frame, self._headers, partition)
-        self._out.records += 1
 
     def flush(self) -> None:
         for partition, builder in enumerate(self._builders):
@@ -215,6 +223,7 @@ class Stage:
                 stopping.wait(1.0)
             finally:
                 self.assigned.clear()
+                metrics.ASSIGNED_PARTITIONS.labels(self.name).set(0)
                 if session is not None:
                     session.close()
 
@@ -249,6 +258,9 @@ class _Session:
         self._at_end: dict[int, float] = {}  # since when (time.monotonic()) nothing more was there
         self._last_ms: dict[int, int] = {}
         self._payloads: list[Payload] = []
+        self._stopping = threading.Event()
+        self._leaving = False
+        self._rewinds = 0
         self._begun = 0.0
         self._records = 0
         self._messages = 0
@@ -259,23 +271,28 @@ class _Session:
     # life
 
     def run(self, stopping: threading.Event) -> None:
+        self._stopping = stopping
         if not self._writer.prepare(stopping):
             return
         self._out = self._open_output(stopping)
         if self._out is None:
             return
         self._reader.subscribe(self._topic, self._on_assign, self._on_revoke, self._on_lost)
+        aborts = 0
         while not stopping.is_set():
             try:
-                self._turn()
+                aborts = 0 if self._turn() else aborts
             except AbortRequiredError as error:
                 log.warning("transaction aborted, its work is done again", stage=self._stage.name, error=str(error))
                 self._rewind()
+                aborts += 1
+                stopping.wait(min(2.0, 0.05 * 2**aborts))
         if self._writer.open:
             self._commit()
 
     def close(self) -> None:
         """Leave the group and let the clients go; what was not committed is done again by whoever comes next."""
+        self._leaving = True  # what a failure left half done must not be committed by the callback
         try:
             self._reader.close()
         except (AbortRequiredError, KafkaUnavailableError, FencedError) as error:
@@ -294,28 +311,46 @@ class _Session:
                 log.warning("waiting for the topics", stage=self._stage.name, error=str(error))
                 stopping.wait(1.0)
             else:
-                return Output(
-                    self._writer, self._settings, self._stage.name, {name: counts[full] for name, full in names.items()}
-                )
+                return Output(self._writer, self._settings, {name: counts[full] for name, full in names.items()})
         return None
 
     # one turn
 
-    def _turn(self) -> None:
+    def _turn(self) -> bool:
+        """Fetch, take, commit when it is time; returns whether a transaction was committed."""
         # with a transaction open, a few milliseconds' patience, so that a lone entry is not kept waiting for company
         patience = 0.004 if self._writer.open else 0.1
-        taken = self._take(self._reader.fetch(self._settings.fetch_records, patience))
+        taken = self._take(self._fetch(patience))
         now = time.monotonic()
+        committed = False
         if self._writer.open:
             full = self._records >= self._settings.commit_records
             old = now - self._begun >= self._settings.commit_interval_ms / 1000
             if full or old or not taken:
                 self._commit()
+                self._refetch()
+                committed = True
         elif not taken:
             self._stage.progressed = now
         if now - self._measured >= 1.0:
             self._measure(now)
+            self._check_topic()
             self._expire(now)
+            self._refetch()
+        return committed
+
+    def _fetch(self, patience: float) -> list[kafka.Consumed]:
+        """What is there; nothing when a rebalance within the fetch went back to what is committed.
+
+        What came then may be from before that or after it, so all partitions are sought to their places again.
+        """
+        rewinds = self._rewinds
+        messages = self._reader.fetch(self._settings.fetch_records, patience)
+        if rewinds == self._rewinds:
+            return messages
+        for partition, following in self._next.items():
+            self._reader.seek(self._topic, partition, following)
+        return []
 
     def _take(self, messages: Sequence[kafka.Consumed]) -> int:
         """Assemble, transform and send; returns how many messages were taken, ends and errors not counted."""
@@ -324,6 +359,7 @@ class _Session:
         append = batch.append
         following, skip, at_end, last_ms = self._next, self._skip, self._at_end, self._last_ms
         taken = size = 0
+        plain: RawHeaders = ()  # headers without a chunk; messages in a row mostly carry the same
         for message in messages:
             error = message.error()
             if error is not None:
@@ -340,7 +376,9 @@ class _Session:
             size += len(value)
             following[partition] = offset + 1
             last_ms[partition] = timestamp
-            if any(name == H_CHUNK for name, _ in headers):
+            if headers != plain and not any(name == H_CHUNK for name, _ in headers):
+                plain = headers
+            if headers != plain:
                 for result in self._assembler.feed(partition, offset, timestamp, message.key(), value, headers):
                     self._arrived(result, batch)
             elif offset >= skip.get(partition, 0):
@@ -436,7 +474,8 @@ class _Session:
             if place != self._committed.get(partition):
                 moved[partition] = place
         positions = {
-            partition: Position(offset, encode_watermark(watermark)) for partition, (offset, watermark) in moved.items()
+            partition: Position(offset, f"{self._topic_id} {encode_watermark(watermark)}")
+            for partition, (offset, watermark) in moved.items()
         }
         self._writer.commit(self._topic, positions, self._reader.group())
         self._committed.update(moved)
@@ -444,11 +483,11 @@ class _Session:
         self._drop_payloads()
         out.clear()
         self._records = self._messages = self._bytes = 0
-        self._refetch()
         self._stage.progressed = time.monotonic()
 
     def _rewind(self) -> None:
         """Abort, and go back to what is committed, with the state of then."""
+        self._rewinds += 1
         self._writer.abort()
         if self._out is not None:
             self._out.clear()
@@ -475,16 +514,42 @@ class _Session:
         metrics.REBALANCES.labels(self._stage.name, "assigned").inc()
         if not partitions:
             return {}
+        self._settle(partitions=[])
         self._topic_id = self._topics.ids([self._topic])[self._topic]
         committed = self._reader.committed(self._topic, partitions)
+        starts = self._topics.starts([(self._topic, partition) for partition in partitions])
         for partition in partitions:
-            offset, metadata = committed.get(partition, (kafka.BEGINNING, None))
-            self._committed[partition] = (offset, decode_watermark(metadata) or Watermark(max(offset, 0)))
+            start = starts[self._topic, partition]
+            self._committed[partition] = self._place(partition, committed.get(partition), start)
             self._start_at(partition, *self._committed[partition])
         self._restore(partitions)
         self._stage.assigned = set(self._next)
         log.info("partitions assigned", stage=self._stage.name, partitions=sorted(self._next))
         return {partition: self._committed[partition][0] for partition in partitions}
+
+    def _place(self, partition: int, committed: Position | None, start: int) -> tuple[int, Watermark]:
+        """Where to begin, by what was committed: at the start of a topic that was made anew since."""
+        if committed is None:
+            return start, Watermark(start)
+        topic_id, _, text = (committed.metadata or "").partition(" ")
+        watermark = decode_watermark(text)
+        if watermark is not None and topic_id != self._topic_id:
+            log.warning("topic was made anew, beginning at its start", topic=self._topic, partition=partition)
+            return start, Watermark(start)
+        if committed.offset < start:
+            metrics.ERRORS.labels(self._stage.name, "retention").inc()
+            log.error("retention removed what was not read yet", topic=self._topic, partition=partition,
+                      from_offset=committed.offset, to_offset=start)  # fmt: skip
+        return committed.offset, watermark or Watermark(committed.offset)
+
+    def _check_topic(self) -> None:
+        """Begin again when the topic was deleted and made anew: its offsets mean other messages now."""
+        try:
+            topic_id = self._topics.ids([self._topic], patience=1.0)[self._topic]
+        except KafkaUnavailableError:
+            return  # the watch tells of that
+        if self._next and topic_id != self._topic_id:
+            raise KafkaUnavailableError(f"{self._topic} was made anew")
 
     def _start_at(self, partition: int, offset: int, watermark: Watermark) -> None:
         self._next[partition] = max(offset, 0)
@@ -493,27 +558,36 @@ class _Session:
         self._assembler.restore(partition, watermark)
 
     def _restore(self, partitions: Sequence[int]) -> None:
+        """Give the transform its state back: the last value of each key, in the order of the last changes."""
         places = [(self._state_topic, partition) for partition in partitions]
-        count = 0
-        for message in kafka.read_to_end(self._settings, self._topics, places, time.monotonic() + 30.0):
-            key, value = message.key(), message.value()
+        last: dict[tuple[int, bytes], bytes | None] = {}
+        for message in kafka.read_to_end(self._settings, self._topics, places, self._stopping):
+            key = message.key()
             if key is not None:
-                self._transform.restore(message.partition(), key, value)
-                count += 1
-        if count:
-            log.info("state restored", stage=self._stage.name, partitions=len(places), entries=count)
+                place = (message.partition(), key)
+                last.pop(place, None)
+                last[place] = message.value()
+        for (partition, key), value in last.items():
+            if value is not None:
+                self._transform.restore(partition, key, value)
+        if last:
+            log.info("state restored", stage=self._stage.name, partitions=len(places), entries=len(last))
 
     def _on_revoke(self, partitions: list[int]) -> None:
         metrics.REBALANCES.labels(self._stage.name, "revoked").inc()
-        if self._writer.open:
-            try:
-                self._commit()
-            except AbortRequiredError as error:
-                log.warning("could not commit before giving partitions up", stage=self._stage.name, error=str(error))
-                self._give_up(partitions)
-                self._rewind()
-                return
+        self._settle(partitions)
         self._give_up(partitions)
+
+    def _settle(self, partitions: Sequence[int]) -> None:
+        """Commit what is in hand before the assignment changes; these partitions are given up even if that fails."""
+        if not self._writer.open or self._leaving:
+            return
+        try:
+            self._commit()
+        except AbortRequiredError as error:
+            log.warning("could not commit before a rebalance", stage=self._stage.name, error=str(error))
+            self._give_up(partitions)
+            self._rewind()
 
     def _on_lost(self, partitions: list[int]) -> None:
         metrics.REBALANCES.labels(self._stage.name, "lost").inc()

@@ -20,8 +20,6 @@ H_KIND: Final = "sluice-kind"  # processed-metrics: record, window or anomaly
 H_CONTENT_TYPE: Final = "content-type"
 NDJSON: Final = "application/x-ndjson"
 
-_DAY_MS = 86_400_000
-
 
 @dataclass(frozen=True, slots=True)
 class TopicSpec:
@@ -44,7 +42,10 @@ def specs(partitions: int, retention_hours: int) -> list[TopicSpec]:
     state = {
         "cleanup.policy": "compact",
         "min.cleanable.dirty.ratio": "0.1",
-        "segment.ms": str(_DAY_MS),
+        # a restart reads it all: what is superseded goes within minutes
+        "segment.ms": str(10 * 60_000),
+        "segment.bytes": str(16 * 1024 * 1024),
+        "max.compaction.lag.ms": str(10 * 60_000),
         "max.message.bytes": str(10 * 1024 * 1024),
     }
     return [

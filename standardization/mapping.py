@@ -8,7 +8,9 @@ the same roles share, and reads a tuple. `_code` writes both, so they cannot dif
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from operator import itemgetter
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
+
+import msgspec
 
 from shared.errors import Reason
 from shared.records import Outcome, Record
@@ -30,7 +32,7 @@ _KEPT_DEEP, _KEPT_WIDE = 3, 4  # plans without a leaf that are kept with a shape
 _SHOWN: Final = 60  # characters of a key or a value in a refusal
 
 
-class Arrival(NamedTuple):
+class Arrival(msgspec.Struct, frozen=True, gc=False):
     """What is known of an entry besides its bytes."""
 
     place: str  # "<topic id, 8 hex>-<partition>-<offset>"; the record_id is f"{place}-{index in frame}"
@@ -130,7 +132,7 @@ def _code(
     """The text of `record`: the record of entry `e`, whose fields are found by these expressions."""
     lines = [
         "def record(e, record_id, arrival):",
-        "    _, observed, declared, run_id, origin, _ = arrival",
+        "    observed, declared = arrival.observed_timestamp, arrival.source",
         f"    resource = {resource}",
         f"    attributes = {attributes}",
     ]
@@ -160,8 +162,9 @@ def _code(
         "    if severity_number is not None:",
         "        level = severity_number[0]",
         "    return Record(",
-        "        record_id, timestamp or observed, observed, service_name, event_name or UNKNOWN, outcome, run_id,",
-        "        origin, level, text, body, duration_s, memory_bytes, rows, transfer_bytes, trace_id, span_id,",
+        "        record_id, timestamp or observed, observed, service_name, event_name or UNKNOWN, outcome,",
+        "        arrival.run_id, arrival.origin, level, text, body, duration_s, memory_bytes, rows, transfer_bytes,",
+        "        trace_id, span_id,",
         "        resource, attributes,",
         "    )",
     ]

@@ -40,6 +40,7 @@ class Standardizer:
         self._json = JsonEntries()
         self._encode: Final = msgspec.json.Encoder().encode
         self._keys: Final = Memo(_series_key, 4096)
+        self._readers: Final = Memo(self._reader, 64)
 
     def entries(self, lines: Sequence[bytes], arrival: Arrival) -> tuple[list[tuple[bytes, bytes]], list[Rejected]]:
         """The series key and the record's line of each good entry, in order, and the rejected ones.
@@ -50,7 +51,7 @@ class Standardizer:
         rejected: list[Rejected] = []
         encode, keys = self._encode, self._keys
         parse_max_bytes, record_max_bytes = self._parse_max_bytes, self._record_max_bytes
-        read = self._reader(arrival.content_type)
+        read = self._readers[arrival.content_type]
         place = arrival.place
         for index, line in enumerate(lines):
             if len(line) > parse_max_bytes:

@@ -5,7 +5,8 @@ message -> is it a repeated push? -> frame -> entries -> standardize -> standard
 
 import time
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple
 
 import msgspec
 
@@ -54,12 +55,8 @@ class PushMemory:
         yield from self._changed
         self._changed = []
 
-    def restore(self, partition: int, key: bytes, value: bytes | None) -> None:
-        known = self._first.setdefault(partition, OrderedDict())
-        if value is None:
-            known.pop(key.decode(), None)
-        else:
-            known[key.decode()] = msgspec.json.decode(value, type=_Seen)
+    def restore(self, partition: int, key: bytes, value: bytes) -> None:
+        self._first.setdefault(partition, OrderedDict())[key.decode()] = msgspec.json.decode(value, type=_Seen)
 
     def forget(self, partition: int) -> None:
         self._first.pop(partition, None)
@@ -94,24 +91,28 @@ class Standardization:
         assert stream is not None
         add = stream.add
         count = 0
+        named = _NOTHING
+        raw: Sequence[tuple[str, bytes | None]] = ()
         for message in messages:
-            headers = _headers(message.headers)
-            if (overlong := _overlong(headers)) is not None:
-                self._refuse(message, topic_id, overlong)
-                count += 1
-                continue
-            push = headers.get(H_PUSH)
-            if push is not None and self._pushes.is_repeat(message.partition, push, message.timestamp_ms // 1000):
-                out.count(metrics.PUSHES_DEDUPLICATED)
-                continue
+            if message.headers != raw:  # messages in a row mostly carry the same
+                named, raw = _read(message.headers), message.headers
             arrival = Arrival(
                 f"{topic_id}-{message.partition}-{message.offset}",
                 self._observed_at(message.timestamp_ms),
-                headers.get(H_SOURCE),
-                headers.get(H_RUN),
-                headers.get(H_ORIGIN),
-                headers.get(H_CONTENT_TYPE),
+                named.source,
+                named.run_id,
+                named.origin,
+                named.content_type,
             )
+            if named.overlong is not None:
+                self._refuse(message, arrival, named.overlong)
+                count += 1
+                continue
+            if named.push is not None and self._pushes.is_repeat(
+                message.partition, named.push, message.timestamp_ms // 1000
+            ):
+                out.count(metrics.PUSHES_DEDUPLICATED)
+                continue
             value = message.value
             if message.payload is not None:
                 if message.payload.size > self._parse_max:
@@ -134,7 +135,7 @@ class Standardization:
     def changed(self) -> Iterable[tuple[int, bytes, bytes | None]]:
         return self._pushes.changed()
 
-    def restore(self, partition: int, key: bytes, value: bytes | None) -> None:
+    def restore(self, partition: int, key: bytes, value: bytes) -> None:
         self._pushes.restore(partition, key, value)
 
     def forget(self, partition: int) -> None:
@@ -145,12 +146,12 @@ class Standardization:
             self._observed = (milliseconds, timestamp_of(milliseconds * 1_000_000))
         return self._observed[1]
 
-    def _refuse(self, message: Message, topic_id: str, header: str) -> None:
+    def _refuse(self, message: Message, arrival: Arrival, header: str) -> None:
         """A foreign producer's header that no record could carry: the message is one dead letter."""
         value = message.value if message.payload is None else message.payload.read()
-        arrival = Arrival(f"{topic_id}-{message.partition}-{message.offset}", self._observed_at(message.timestamp_ms))
         detail = f"header {header} is longer than {_HEADER_MAX} characters"
-        self._dead(message, arrival, 0, Reason.INVALID_HEADER, detail, value)
+        bare = Arrival(arrival.place, arrival.observed_timestamp)
+        self._dead(message, bare, 0, Reason.INVALID_HEADER, detail, value)
 
     def _dead(self, message: Message, arrival: Arrival, index: int, reason: Reason, detail: str, value: bytes) -> None:
         assert self._out is not None
@@ -174,14 +175,23 @@ class Standardization:
         )
 
 
-def _headers(raw: Sequence[tuple[str, bytes | None]]) -> dict[str, str]:
-    """Our own headers as text; a foreign producer's bytes that are no UTF-8 are shown, not refused."""
-    return {name: value.decode(errors="replace") for name, value in raw if value is not None and name in _OURS}
+class _Named(NamedTuple):
+    """Our own headers of a message, as text; bytes of a foreign producer's that are no UTF-8 are shown, not refused."""
+
+    source: str | None = None
+    run_id: str | None = None
+    origin: str | None = None
+    content_type: str | None = None
+    push: str | None = None
+    overlong: str | None = None  # the name of one that no record could carry
 
 
-def _overlong(headers: Mapping[str, str]) -> str | None:
-    return next((name for name, text in headers.items() if len(text) > _HEADER_MAX), None)
-
-
+_NOTHING = _Named()
+_FIELDS = {H_SOURCE: "source", H_RUN: "run_id", H_ORIGIN: "origin", H_CONTENT_TYPE: "content_type", H_PUSH: "push"}
 _HEADER_MAX = 1_024
-_OURS = {H_PUSH, H_SOURCE, H_RUN, H_ORIGIN, H_CONTENT_TYPE}
+
+
+def _read(raw: Sequence[tuple[str, bytes | None]]) -> _Named:
+    found = {name: value.decode(errors="replace") for name, value in raw if value is not None and name in _FIELDS}
+    overlong = next((name for name, text in found.items() if len(text) > _HEADER_MAX), None)
+    return _Named(overlong=overlong, **{_FIELDS[name]: text for name, text in found.items()})

@@ -20,11 +20,11 @@ SERVICES = ("processing", "standardization", "ingestion")  # in the order in whi
 
 
 def eventually(look: Callable[[], T | None], seconds: float, what: str) -> T:
-    """What `look` finds, as soon as it is neither None nor False. Fails after `seconds`."""
+    """What `look` finds, as soon as it finds something. Fails after `seconds`."""
     until = time.monotonic() + seconds
     while True:
         found = look()
-        if found is not None and found is not False:
+        if found:
             return found
         if time.monotonic() > until:
             raise AssertionError(f"not within {seconds:.0f} s: {what}")

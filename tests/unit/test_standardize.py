@@ -5,6 +5,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from msgspec.structs import replace
 
 from shared.errors import Reason
 from shared.records import Record
@@ -33,7 +34,7 @@ def record_of(entry: dict[str, Any] | bytes, arrival: Arrival = ARRIVAL, subject
 
 
 def rejection_of(line: bytes, content_type: str | None = NDJSON) -> Rejected:
-    good, rejected = standardizer().entries([line], ARRIVAL._replace(content_type=content_type))
+    good, rejected = standardizer().entries([line], replace(ARRIVAL, content_type=content_type))
     assert not good
     assert rejected[0].value == line
     assert len(rejected[0].detail) <= 300
@@ -45,7 +46,7 @@ def test_an_entry_in_its_plainest_form_fills_the_record() -> None:
         "source": "sharepoint_graph", "api": "Sites", "status": "FAILED", "timestamp": "2026-03-17T08:15:00.5+01:00",
         "duration_seconds": 1.5, "memory_bytes": 1024, "rows": 3, "message": "no access", "tenant": "acme",
     }  # fmt: skip
-    assert record_of(entry, ARRIVAL._replace(run_id="r1", origin="0badcafe-0-1-0")) == Record(
+    assert record_of(entry, replace(ARRIVAL, run_id="r1", origin="0badcafe-0-1-0")) == Record(
         record_id="0badcafe-3-17-0",
         timestamp="2026-03-17T07:15:00.500Z",
         observed_timestamp="2026-03-17T09:00:00Z",
@@ -75,7 +76,7 @@ def test_the_key_is_the_series_and_the_line_begins_with_the_record_id() -> None:
 
 
 def test_an_entry_without_names_has_the_declared_source_and_the_time_it_was_seen() -> None:
-    record = record_of({"x": 1}, ARRIVAL._replace(source="crm"))
+    record = record_of({"x": 1}, replace(ARRIVAL, source="crm"))
     assert (record.service_name, record.event_name, record.outcome) == ("crm", "unknown", "unknown")
     assert record.timestamp == ARRIVAL.observed_timestamp
     assert (record.severity_number, record.severity_text) == (9, "INFO")
@@ -83,7 +84,7 @@ def test_an_entry_without_names_has_the_declared_source_and_the_time_it_was_seen
 
 
 def test_the_entrys_own_source_wins_and_the_declared_one_goes_to_resource() -> None:
-    arrival = ARRIVAL._replace(source="crm")
+    arrival = replace(ARRIVAL, source="crm")
     record = record_of({"source": "erp", "resource": {"sluice.source": "mine"}}, arrival)
     assert record.service_name == "erp"
     assert record.resource == {"sluice.source": "mine", "sluice.source#2": "crm"}
@@ -282,7 +283,7 @@ def test_good_and_bad_entries_of_a_frame_are_told_apart_by_index() -> None:
 
 @pytest.mark.parametrize("content_type", ["text/plain", "text/plain; charset=utf-8", None, "application/octet-stream"])
 def test_text_becomes_a_record_whose_body_it_is(content_type: str | None) -> None:
-    arrival = ARRIVAL._replace(content_type=content_type, source="cron", run_id="r")
+    arrival = replace(ARRIVAL, content_type=content_type, source="cron", run_id="r")
     record = record_of(b"[warning] disk is 91 % full\n  on /var", arrival)
     assert record.body == "[warning] disk is 91 % full\n  on /var"
     assert (record.service_name, record.event_name, record.outcome) == ("cron", "unknown", "unknown")
@@ -292,7 +293,7 @@ def test_text_becomes_a_record_whose_body_it_is(content_type: str | None) -> Non
 
 
 def test_stated_text_stays_text_even_if_it_is_json() -> None:
-    assert record_of(b'{"a":1}', ARRIVAL._replace(content_type="text/plain")).body == '{"a":1}'
+    assert record_of(b'{"a":1}', replace(ARRIVAL, content_type="text/plain")).body == '{"a":1}'
 
 
 def test_text_must_be_utf_8() -> None:
@@ -302,7 +303,7 @@ def test_text_must_be_utf_8() -> None:
 
 @pytest.mark.parametrize("content_type", [None, "application/json; charset=utf-8", "application/problem+json"])
 def test_json_is_read_under_any_type_that_allows_it(content_type: str | None) -> None:
-    assert record_of(b'{\n "a": 1\n}', ARRIVAL._replace(content_type=content_type)).attributes == {"a": 1}
+    assert record_of(b'{\n "a": 1\n}', replace(ARRIVAL, content_type=content_type)).attributes == {"a": 1}
 
 
 def test_without_a_type_what_begins_as_an_object_is_not_taken_for_text() -> None:
@@ -312,7 +313,7 @@ def test_without_a_type_what_begins_as_an_object_is_not_taken_for_text() -> None
 
 def test_an_entry_too_large_to_parse_is_recorded_by_its_size() -> None:
     subject = standardizer(parse_max_bytes=1024)
-    arrival = ARRIVAL._replace(source="dump", run_id="r")
+    arrival = replace(ARRIVAL, source="dump", run_id="r")
     [(key, line)] = subject.entries([b"{" * 1025], arrival)[0]
     record = msgspec.json.decode(line, type=Record)
     assert key == b"dump/unknown"
