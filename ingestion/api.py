@@ -1,18 +1,31 @@
 """Ingestion's HTTP API: push entries, trigger a file, ask for receipts."""
 
 import asyncio
+import re
 import time
 import uuid
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from typing import Annotated, Any
 
 import httpx
-from fastapi import APIRouter, Header, Query, Request
+from fastapi import APIRouter, FastAPI, Header, Query, Request
 from pydantic import BaseModel, Field
+from starlette.requests import ClientDisconnect
 
-from ingestion.entries import MalformedBodyError
-from ingestion.ingest import JSON, BusyError, EntryTooLargeError, Ingest, Push, new_run_id, run_id_of, shape_of
+from ingestion.entries import MalformedBodyError, UnreadableSourceError
+from ingestion.ingest import (
+    JSON,
+    BusyError,
+    EntryTooLargeError,
+    Ingest,
+    Push,
+    new_run_id,
+    run_id_of,
+    shape_of,
+    shape_of_file,
+)
 from ingestion.sources.file import FileRefusedError, open_file
 from shared import logs
 from shared.config import Settings
@@ -33,6 +46,8 @@ _TYPES = {
 }
 _SOURCE_MAX = 200
 _KEY_MAX = 255
+_PRINTABLE = r"^\P{Cc}+$"  # no control characters: it becomes a header, a key and a label
+_LENGTH = re.compile(r"[0-9]{1,18}")
 _IN_MEMORY = 4 * 1024 * 1024  # a body up to this stays in memory
 
 
@@ -102,9 +117,17 @@ class RecentReceipts:
 
 
 def router(settings: Settings, ingest: Ingest, spool: Spool, kafka_reachable: Callable[[], bool]) -> APIRouter:
-    routes = APIRouter(tags=["ingestion"])
     recent = RecentReceipts()
     processing = settings.processing_url or f"http://127.0.0.1:{settings.processing_port}"
+    # a proxy of the environment is for the world outside, not for our own services
+    client = httpx.AsyncClient(base_url=processing, timeout=10.0, trust_env=False)
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        async with client:
+            yield
+
+    routes = APIRouter(tags=["ingestion"], lifespan=lifespan)
 
     async def write(push: Push) -> Receipt:
         try:
@@ -115,6 +138,10 @@ def router(settings: Settings, ingest: Ingest, spool: Spool, kafka_reachable: Ca
             raise ProblemError(422, "No entries can be told apart", str(error)) from error
         except EntryTooLargeError as error:
             raise ProblemError(413, "Entry too large", str(error)) from error
+        except UnreadableSourceError as error:
+            raise ProblemError(409, "Not readable to its end", str(error)) from error
+        except OSError as error:
+            raise ProblemError(500, "Not readable", f"what was received can't be read back: {error}") from error
         except KafkaUnavailableError as error:
             raise _no_kafka(str(error)) from error
         recent.add(receipt)
@@ -128,12 +155,23 @@ def router(settings: Settings, ingest: Ingest, spool: Spool, kafka_reachable: Ca
             source = open_file(settings.ingest_dir, file)
         except FileRefusedError as error:
             raise ProblemError(404, "No such file", str(error)) from error
-        push = Push(source, shape_of(source, json=file.endswith(".json")), new_run_id(), file=file)
-        receipt = await write(push)
+        try:
+            shape = shape_of_file(source, file)
+        except UnreadableSourceError as error:
+            source.release()
+            raise ProblemError(409, "Not readable to its end", str(error)) from error
+        receipt = await write(Push(source, shape, new_run_id(), file=file))
         return Triggered(run_id=receipt.run_id, file=file, accepted=receipt.entries, bytes=receipt.bytes)
 
-    problems: dict[int | str, dict[str, Any]] = {code: {"model": Problem} for code in (404, 413, 422, 503)}
-    named = Annotated[str, Query(description="Name of a file under the ingest folder.", max_length=1024)]
+    problems: dict[int | str, dict[str, Any]] = {code: {"model": Problem} for code in (404, 409, 413, 422, 503)}
+    named = Annotated[
+        str,
+        Query(
+            description="Name of a file under the ingest folder. A .json holds an array or one object; .ndjson, .jsonl "
+            "and .log hold lines; any other is an array where it begins with '[', else lines.",
+            max_length=1024,
+        ),
+    ]
 
     @routes.get("/ingest/trigger", responses=problems)
     async def trigger_by_get(file: named = "logs.json") -> Triggered:
@@ -147,7 +185,7 @@ def router(settings: Settings, ingest: Ingest, spool: Spool, kafka_reachable: Ca
 
     @routes.post(
         "/ingest",
-        responses={code: {"model": Problem} for code in (413, 415, 422, 503, 507)},
+        responses={code: {"model": Problem} for code in (400, 413, 415, 422, 503, 507)},
         openapi_extra={
             "requestBody": {
                 "required": True,
@@ -161,11 +199,20 @@ def router(settings: Settings, ingest: Ingest, spool: Spool, kafka_reachable: Ca
     async def push_entries(
         request: Request,
         source: Annotated[
-            str | None, Query(description="The source of entries that name none.", min_length=1, max_length=_SOURCE_MAX)
+            str | None,
+            Query(
+                description="The source of entries that name none; no control characters.",
+                min_length=1,
+                max_length=_SOURCE_MAX,
+                pattern=_PRINTABLE,
+            ),
         ] = None,
         idempotency_key: Annotated[
             str | None,
-            Header(description="Makes a retry safe: entries of the same source and key count once, for 24 hours."),
+            Header(
+                description="Makes a retry safe: pushes of the same source and key count once, for 24 hours; the first "
+                "body counts."
+            ),
         ] = None,
         content_type: Annotated[str | None, Header(description="application/json or application/x-ndjson.")] = None,
     ) -> Accepted:
@@ -175,16 +222,16 @@ def router(settings: Settings, ingest: Ingest, spool: Spool, kafka_reachable: Ca
             raise ProblemError(415, "Unsupported encoding", "send the body without Content-Encoding")
         if idempotency_key is not None and not 0 < len(idempotency_key) <= _KEY_MAX:
             raise ProblemError(422, "Invalid Idempotency-Key", f"it has 1 to {_KEY_MAX} characters")
-        _check_size(int(request.headers.get("content-length") or 0), settings.body_max_bytes)
+        _check_size(_announced(request), settings.body_max_bytes)
         if not kafka_reachable():
             raise _no_kafka("no broker answers")
         body = spool.create(_IN_MEMORY)
         try:
             await _receive(request, body, settings.body_max_bytes)
+            push = Push(body, shape_of(body, json=json), new_run_id(), source)
         except BaseException:
             body.release()
             raise
-        push = Push(body, shape_of(body, json=json), new_run_id(), source)
         if idempotency_key is not None:
             push.run_id = run_id_of(source, idempotency_key)
             push.attempt = uuid.uuid4().hex[:8]
@@ -193,8 +240,7 @@ def router(settings: Settings, ingest: Ingest, spool: Spool, kafka_reachable: Ca
 
     async def ask(path: str, query: dict[str, str]) -> httpx.Response:
         try:
-            async with httpx.AsyncClient(base_url=processing, timeout=10.0) as client:
-                return await client.get(path, params=query)
+            return await client.get(path, params=query)
         except httpx.HTTPError as error:
             raise ProblemError(
                 503,
@@ -217,7 +263,7 @@ def router(settings: Settings, ingest: Ingest, spool: Spool, kafka_reachable: Ca
     @routes.get("/ingest/runs/{run_id}", responses={404: {"model": Problem}, 503: {"model": Problem}})
     async def run(run_id: str) -> Run:
         """What became of a run: of the entries accepted, how many are stored, dead-lettered and in flight."""
-        if not run_id.isalnum() or len(run_id) > 64:
+        if not (run_id.isascii() and run_id.isalnum()) or len(run_id) > 64:
             raise ProblemError(404, "No such run", "a run id has up to 64 letters and digits")
         answer = await ask(f"/runs/{run_id}", {})
         if answer.status_code == 200:
@@ -250,6 +296,14 @@ def _check_size(size: int, limit: int) -> None:
         )
 
 
+def _announced(request: Request) -> int:
+    """The size that the client says its body has; 0 where it says none."""
+    length = request.headers.get("content-length", "0")
+    if not _LENGTH.fullmatch(length):
+        raise ProblemError(400, "Invalid Content-Length", f"{length!r} is no number of bytes")
+    return int(length)
+
+
 async def _receive(request: Request, body: Entry, limit: int) -> None:
     begun = time.monotonic()
     try:
@@ -258,6 +312,8 @@ async def _receive(request: Request, body: Entry, limit: int) -> None:
             body.append(piece)
     except SpoolFullError as error:
         raise ProblemError(507, "No room", str(error), {"Retry-After": "5"}) from error
+    except ClientDisconnect as error:  # nobody reads this answer, but the metrics count it
+        raise ProblemError(400, "Body cut off", f"the client left after {body.size} bytes") from error
     log.debug("received", bytes=body.size, seconds=round(time.monotonic() - begun, 3))
 
 

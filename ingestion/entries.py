@@ -17,6 +17,10 @@ class MalformedBodyError(SluiceError):
     """The body has no structure in which entries could be told apart; the message says where and why."""
 
 
+class UnreadableSourceError(SluiceError):
+    """Bytes that the source had at first can't be read any more; the message says where and why."""
+
+
 class Source(Protocol):
     """Bytes that can be read at any place: a file, or a spooled body."""
 
@@ -24,7 +28,10 @@ class Source(Protocol):
     def size(self) -> int: ...
 
     def read(self, start: int, length: int) -> bytes:
-        """Up to `length` bytes from `start`; fewer only at the end."""
+        """Up to `length` bytes from `start`; fewer only at the end, which is at `size`.
+
+        Raises UnreadableSourceError where the source has changed or its disk fails.
+        """
 
     def release(self) -> None:
         """Give up what holds them."""
@@ -80,7 +87,8 @@ def ndjson(source: Source, inline: int) -> Entries:
         if len(carry) > inline:
             begin = at - len(carry)
             stop = _line_end(source, at)
-            yield Large(begin, stop - begin)
+            if _after_space(source, begin) < stop:
+                yield Large(begin, stop - begin)
             at, carry = stop, b""
     if carry and not carry.isspace():
         yield [carry] if len(carry) <= inline else Large(at - len(carry), len(carry))
@@ -88,10 +96,8 @@ def ndjson(source: Source, inline: int) -> Entries:
 
 def _with_large(lines: list[bytes], begin: int, inline: int) -> Entries:
     for line in lines:
-        if len(line) > inline:
-            yield Large(begin, len(line))
-        elif line and not line.isspace():
-            yield [line]
+        if line and not line.isspace():
+            yield [line] if len(line) <= inline else Large(begin, len(line))
         begin += len(line) + 1
 
 
@@ -113,11 +119,13 @@ def json_value(source: Source, inline: int) -> Entries:
     if source.read(begin, 1) != b"{":
         raise MalformedBodyError(f"byte {begin}: an entry is a JSON object, an array of them, or NDJSON")
     if source.size - begin > inline:
-        if not source.read(source.size - 256, 256).rstrip().endswith(b"}"):
-            raise MalformedBodyError(f"byte {source.size}: the object does not end; was the body cut off?")
-        yield Large(begin, source.size - begin)
-        return
-    entry = source.read(begin, source.size - begin).rstrip()
+        end = _before_space(source, source.size)
+        if source.read(end - 1, 1) != b"}":
+            raise MalformedBodyError(f"byte {end}: the object does not end; was the body cut off?")
+        if end - begin > inline:
+            yield Large(begin, end - begin)
+            return
+    entry = source.read(begin, inline).rstrip()
     try:
         _value.decode(entry)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
@@ -145,11 +153,31 @@ def json_array(source: Source, inline: int) -> Entries:
                 if elements:
                     yield elements
                 return
-    yield from _scan(source, inline)
+    yield from _gathered(_scan(source, inline))
 
 
 _TOKEN = re.compile(rb'"(?:[^"\\]++|\\.)*+"|["\[\]{},]', re.DOTALL)
 _IN_STRING = re.compile(rb'(?:[^"\\]++|\\.)*+', re.DOTALL)
+
+
+def _gathered(found: Entries) -> Entries:
+    """The same, in lists of about a block, so that they fill frames."""
+    small: list[bytes] = []
+    size = 0
+    for each in found:
+        if isinstance(each, Large):
+            if small:
+                yield small
+            yield each
+        else:
+            small += each
+            size += sum(map(len, each))
+            if size < BLOCK:
+                continue
+            yield small
+        small, size = [], 0
+    if small:
+        yield small
 
 
 def _scan(source: Source, inline: int) -> Entries:
@@ -194,7 +222,9 @@ def _element(source: Source, begin: int, end: int, inline: int) -> list[bytes] |
     if begin >= end:
         raise MalformedBodyError(f"byte {begin}: an element is missing between two commas")
     if end - begin > inline:
-        return Large(begin, end - begin)
+        end = _before_space(source, end)
+        if end - begin > inline:
+            return Large(begin, end - begin)
     return [source.read(begin, end - begin).rstrip()]
 
 
@@ -212,10 +242,29 @@ def _string_end(source: Source, at: int) -> int:
     raise MalformedBodyError(f"byte {source.size}: a string does not end; was the body cut off?")
 
 
+def begins_array(source: Source) -> bool:
+    """Whether the first character that is no white space opens an array."""
+    return source.read(_after_space(source, 0), 1) == b"["
+
+
 def _after_space(source: Source, at: int) -> int:
-    while block := source.read(at, 256):
-        stripped = block.lstrip(b" \t\r\n")
+    length = 256  # there is hardly ever more
+    while block := source.read(at, length):
+        stripped = block.lstrip()
         if stripped:
             return at + len(block) - len(stripped)
         at += len(block)
+        length = BLOCK
     return at
+
+
+def _before_space(source: Source, end: int) -> int:
+    """The place after the last character before `end` that is no white space."""
+    length = 256
+    while end:
+        begin = max(0, end - length)
+        stripped = source.read(begin, end - begin).rstrip()
+        if stripped:
+            return begin + len(stripped)
+        end, length = begin, BLOCK
+    return end

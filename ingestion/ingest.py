@@ -2,8 +2,9 @@
 
     push -> entries -> frames -> transaction(frames, receipt) -> receipt answered
 
-Small pushes that wait together share a transaction; a large one has a producer and a transaction of its own, since an
-open transaction hides everything behind it on its partitions.
+Small pushes that wait together share a transaction, and are split before it begins: what is wrong with one is nothing
+to the others. A large one has a producer and a transaction of its own, since an open transaction hides everything
+behind it on its partitions, and is split while it is written.
 """
 
 import hashlib
@@ -12,15 +13,28 @@ import queue
 import threading
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Final
+from pathlib import PurePath
+from typing import Final, NamedTuple
 
 import msgspec
 
-from ingestion.entries import BLOCK, Entries, Large, MalformedBodyError, Section, Source, json_array, json_value, ndjson
+from ingestion.entries import (
+    BLOCK,
+    Entries,
+    Large,
+    MalformedBodyError,
+    Section,
+    Source,
+    UnreadableSourceError,
+    begins_array,
+    json_array,
+    json_value,
+    ndjson,
+)
 from shared import kafka, logs, metrics
 from shared.chunking import split
 from shared.config import Settings
@@ -42,6 +56,7 @@ from shared.topics import (
 
 STAGE: Final = "ingestion"
 SMALL: Final = 8 * BLOCK  # a body up to this shares a transaction
+TOGETHER: Final = 4 * SMALL  # bytes of pushes that share one
 WAITING: Final = 64  # pushes that may wait for a transaction; beyond, a push is refused
 LARGE_TIMEOUT_MS: Final = 300_000  # a gigabyte on a slow disk takes minutes
 
@@ -67,10 +82,23 @@ class Shape(Enum):
 
 
 def shape_of(source: Source, *, json: bool) -> Shape:
-    """JSON's own first character tells an array; `json` tells one object from a line of NDJSON."""
-    if source.read(0, 256).lstrip()[:1] == b"[":
-        return Shape.ARRAY
-    return Shape.VALUE if json else Shape.NDJSON
+    """By the content type: NDJSON is lines whatever they hold; what JSON holds, its first character tells."""
+    if not json:
+        return Shape.NDJSON
+    return Shape.ARRAY if begins_array(source) else Shape.VALUE
+
+
+_LINES: Final = {".ndjson", ".jsonl", ".log"}
+
+
+def shape_of_file(source: Source, name: str) -> Shape:
+    """By the name's ending, in any case: .json is an array or one object; .ndjson, .jsonl and .log are lines.
+
+    A file with another ending, or none, is an array where it begins with '[', else lines.
+    """
+    ending = PurePath(name).suffix.lower()
+    json = ending == ".json" or (ending not in _LINES and begins_array(source))
+    return shape_of(source, json=json)
 
 
 @dataclass(slots=True)
@@ -137,8 +165,41 @@ def frames_of(push: Push, settings: Settings) -> Iterator[Frame]:
                 yield Frame(entry, JSON, 1)
 
 
+class Message(NamedTuple):
+    """A message to raw-logs: a frame, or one chunk of a large entry, which counts with its first."""
+
+    value: bytes
+    headers: kafka.Headers
+    entries: int
+
+
+def messages_of(push: Push, settings: Settings) -> Iterator[Message]:
+    """The messages of a push, in order. Raises what is wrong with it: a FAULT."""
+    headers = {kind: push.headers(kind) for kind in (NDJSON, JSON)}
+    empty = True
+    for frame in frames_of(push, settings):
+        empty = False
+        own = headers[frame.content_type]
+        if not isinstance(frame.value, Large):
+            yield Message(frame.value, own, frame.entries)
+            continue
+        section = io.BufferedReader(Section(push.body, frame.value), BLOCK)
+        chunks = split(section, frame.value.size, settings.chunk_bytes, uuid.uuid4().bytes, 1)
+        for index, (header, piece) in enumerate(chunks):
+            first = index == 0
+            yield Message(piece, [(H_CHUNK, header), *(own if first else [])], frame.entries if first else 0)
+    if empty:
+        raise MalformedBodyError("there is no entry in it")
+
+
+FAULTS: Final = (MalformedBodyError, EntryTooLargeError, UnreadableSourceError, OSError)  # of one push; others go on
+
+
 class Writer:
-    """A thread's work: takes pushes that wait and writes each wholly or not at all."""
+    """A thread's work: takes pushes that wait and writes each wholly or not at all.
+
+    `together` is how many bytes of pushes, of SMALL at most, share a transaction; 0: each has its own.
+    """
 
     def __init__(self, name: str, settings: Settings, instance_id: str, together: int, timeout_ms: int | None) -> None:
         self.name = name
@@ -150,11 +211,13 @@ class Writer:
         self._ready = threading.Event()
 
     def submit(self, push: Push) -> None:
-        """Put a push in line; its `done` tells the receipt, or why not."""
+        """Put a push in line; its `done` tells the receipt, or why not: at once where no producer is ready."""
         try:
             self._waiting.put_nowait(push)
         except queue.Full:
             push.done.set_exception(BusyError(f"{WAITING} pushes are waiting already"))
+        if not self._ready.is_set():  # after the put: so either this sees it, or `run` sees the push
+            self._refuse_waiting()
 
     def problems(self) -> list[str]:
         return [] if self._ready.is_set() else ["the producer is not ready yet"]
@@ -173,8 +236,8 @@ class Writer:
                 stopping.wait(0.5)
             finally:
                 self._ready.clear()
+                self._refuse_waiting()
                 writer.discard()
-        self._refuse_waiting()
 
     def _prepare(self, writer: kafka.Transactions, stopping: threading.Event) -> dict[str, int]:
         if not writer.prepare(stopping):
@@ -185,62 +248,82 @@ class Writer:
 
     def _serve(self, writer: kafka.Transactions, partitions: dict[str, int], stopping: threading.Event) -> None:
         while not (stopping.is_set() and self._waiting.empty()):
-            try:
-                pushes = [self._waiting.get(timeout=0.2)]
-            except queue.Empty:
-                continue
-            while len(pushes) < self._together and not self._waiting.empty():
-                pushes.append(self._waiting.get_nowait())
-            self._write(writer, partitions, pushes)
+            pushes = self._next()
+            ready = [(push, messages) for push in pushes if (messages := self._messages(push)) is not None]
+            if ready:
+                self._write(writer, partitions, ready)
 
-    def _write(self, writer: kafka.Transactions, partitions: dict[str, int], pushes: list[Push]) -> None:
-        """All of these pushes in one transaction. A body at fault fails alone: the others begin again."""
-        receipts: list[Receipt] = []
+    def _next(self) -> list[Push]:
+        """Pushes for one transaction, none if none come within a moment."""
+        pushes: list[Push] = []
+        size = 0
+        try:
+            pushes.append(self._waiting.get(timeout=0.2))
+            while (size := size + pushes[-1].body.size) + SMALL <= self._together and len(pushes) < WAITING:
+                pushes.append(self._waiting.get_nowait())
+        except queue.Empty:
+            pass
+        return pushes
+
+    def _messages(self, push: Push) -> Iterable[Message] | None:
+        """What is to be sent for it. None, and the push is answered, where a small one has a fault."""
+        messages = messages_of(push, self._settings)
+        if not self._together:
+            return messages
+        try:
+            return list(messages)
+        except FAULTS as error:
+            push.done.set_exception(error)
+            return None
+
+    def _write(
+        self,
+        writer: kafka.Transactions,
+        partitions: dict[str, int],
+        ready: Sequence[tuple[Push, Iterable[Message]]],
+    ) -> None:
+        """All of these pushes in one transaction. A fault comes only of a large one, which is alone in its own.
+
+        Raises FencedError and KafkaUnavailableError, the pushes answered, when the producer has to be replaced; the
+        transaction that it leaves open is ended by its successor.
+        """
+        pushes = [push for push, _ in ready]
         tally = _Tally()
         try:
             writer.begin()
-            for push in pushes:
-                try:
-                    receipts.append(self._send(writer, partitions, push, tally))
-                except (MalformedBodyError, EntryTooLargeError, OSError) as error:
-                    writer.abort()
-                    push.done.set_exception(error)
-                    rest = [other for other in pushes if other is not push]
-                    if rest:
-                        self._write(writer, partitions, rest)
-                    return
+            receipts = [self._send(writer, partitions, push, messages, tally) for push, messages in ready]
             writer.commit()
-        except (FencedError, KafkaUnavailableError, AbortRequiredError) as error:
-            for push in pushes:
-                if not push.done.done():
-                    push.done.set_exception(KafkaUnavailableError(f"Kafka did not take the push: {error}"))
+        except FAULTS as error:
+            _fail(pushes, error)
             writer.abort()
+        except AbortRequiredError as error:
+            _fail(pushes, KafkaUnavailableError(f"Kafka did not take the push: {error}"))
+            writer.abort()
+        except (FencedError, KafkaUnavailableError) as error:
+            _fail(pushes, KafkaUnavailableError(f"Kafka did not take the push: {error}"))
             raise
-        tally.count()
-        for push, receipt in zip(pushes, receipts, strict=True):
-            push.done.set_result(receipt)
+        else:
+            tally.count()
+            for push, receipt in zip(pushes, receipts, strict=True):
+                push.done.set_result(receipt)
 
-    def _send(self, writer: kafka.Transactions, partitions: dict[str, int], push: Push, tally: "_Tally") -> Receipt:
+    def _send(
+        self,
+        writer: kafka.Transactions,
+        partitions: dict[str, int],
+        push: Push,
+        messages: Iterable[Message],
+        tally: "_Tally",
+    ) -> Receipt:
         raw = self._settings.topic(RAW_LOGS)
         runs = self._settings.topic(INGEST_RUNS)
         key = push.key()
         partition = partition_of(key, partitions[raw])
-        headers = {kind: push.headers(kind) for kind in (NDJSON, JSON)}
         entries = 0
-        for frame in frames_of(push, self._settings):
-            entries += frame.entries
-            if isinstance(frame.value, Large):
-                section = io.BufferedReader(Section(push.body, frame.value), BLOCK)
-                chunks = split(section, frame.value.size, self._settings.chunk_bytes, uuid.uuid4().bytes, 1)
-                for index, (header, piece) in enumerate(chunks):
-                    own = headers[frame.content_type] if index == 0 else []
-                    writer.send(raw, piece, key, partition, [(H_CHUNK, header), *own])
-                    tally.messages += 1
-            else:
-                writer.send(raw, frame.value, key, partition, headers[frame.content_type])
-                tally.messages += 1
-        if not entries:
-            raise MalformedBodyError("there is no entry in it")
+        for message in messages:
+            writer.send(raw, message.value, key, partition, message.headers)
+            entries += message.entries
+            tally.messages += 1
         receipt = Receipt(push.run_id, push.source, entries, push.body.size, timestamp_of(time.time_ns()), push.file)
         run_key = push.run_id.encode()
         writer.send(runs, msgspec.json.encode(receipt), run_key, partition_of(run_key, partitions[runs]))
@@ -249,9 +332,17 @@ class Writer:
         return receipt
 
     def _refuse_waiting(self) -> None:
-        while not self._waiting.empty():
-            push = self._waiting.get_nowait()
-            push.done.set_exception(KafkaUnavailableError("ingestion is stopping"))
+        while True:
+            try:
+                push = self._waiting.get_nowait()
+            except queue.Empty:
+                return
+            push.done.set_exception(KafkaUnavailableError("the producer is not ready"))
+
+
+def _fail(pushes: Sequence[Push], error: Exception) -> None:
+    for push in pushes:
+        push.done.set_exception(error)
 
 
 class _Tally:
@@ -271,8 +362,8 @@ class Ingest:
     """The two writers, and which push goes to which."""
 
     def __init__(self, settings: Settings, instance_id: str) -> None:
-        self.small = Writer("ingestion", settings, instance_id, together=WAITING, timeout_ms=None)
-        self.large = Writer("ingestion-large", settings, instance_id, together=1, timeout_ms=LARGE_TIMEOUT_MS)
+        self.small = Writer("ingestion", settings, instance_id, together=TOGETHER, timeout_ms=None)
+        self.large = Writer("ingestion-large", settings, instance_id, together=0, timeout_ms=LARGE_TIMEOUT_MS)
 
     def submit(self, push: Push) -> Future[Receipt]:
         """Begin to write a push; the future tells its receipt once Kafka has it, or fails; its body goes then."""

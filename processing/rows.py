@@ -3,12 +3,15 @@
 import hashlib
 import re
 import time
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Final, NamedTuple
 
 import msgspec
 
+from processing.detect import AnomalyReason
+from shared.chunking import Poisoned
 from shared.errors import Reason
 from shared.frames import entries
 from shared.records import DeadLetter, Kind, timestamp_of
@@ -28,38 +31,87 @@ class Place(NamedTuple):
 
 
 class Row(NamedTuple):
-    """A message's contribution to a batch: lines for one table, kept with the offset that they came from."""
+    """A message's contribution to a batch: lines for one table, kept with the offsets that they came from."""
 
     offset: int
+    last: int  # the offset of a chunked message's last chunk; of a plain message its own
     table: str  # a field of store.Rows
     lines: bytes
     records: int
 
 
-def rows_of(place: Place, offset: int, timestamp_ms: int, value: bytes, size: int, headers: Headers) -> list[Row]:
+def rows_of(
+    place: Place, offset: int, last: int, timestamp_ms: int, value: bytes, size: int, headers: Headers
+) -> list[Row]:
     """The rows of one message: the same each time, for a repeated batch has to be the same.
 
-    `size` is that of the whole value; a dead letter's own bytes are not needed here.
+    `last` is the offset of its last chunk, `size` that of the whole value; a dead letter's own bytes are not needed.
     """
     if place.topic == INGEST_RUNS:
-        return [Row(offset, "runs", value, 1)]
+        return [Row(offset, last, "runs", value, 1)]
     if place.topic == DEAD_LETTERS:
-        return [Row(offset, "dead_letters", _dead_letter_line(place, offset, timestamp_ms, size, headers), 1)]
+        return [Row(offset, last, "dead_letters", _dead_letter_line(place, offset, timestamp_ms, size, headers), 1)]
     named = dict(headers)
     kind = (named.get(H_KIND) or b"").decode(errors="replace")
     if kind in _TABLES:
-        return [Row(offset, _TABLES[kind], value, value.count(b"\n") + 1)]
+        return [Row(offset, last, _TABLES[kind], value, value.count(b"\n") + 1)]
     content_type = (named.get(H_CONTENT_TYPE) or b"").decode(errors="replace")
-    return [Row(offset, _table_of(line), line, 1) for line in entries(value, content_type or None)]
+    return [Row(offset, last, _table_of(line), line, 1) for line in entries(value, content_type or None)]
+
+
+def end_of_batch(rows: Sequence[Row], safe: int) -> int:
+    """The highest offset up to `safe` that no message lies across: where a batch of these rows may end (exclusive).
+
+    Chunked messages interleave. A batch that ended between a message's chunks would have its row, but reading the
+    batch again would not give it, and the next batch would meet the message's rest without its beginning.
+    """
+    end = safe
+    while across := [row.offset for row in rows if row.offset < end <= row.last]:
+        end = min(across)
+    return end
 
 
 def oldest_observed(rows: Iterable[Row]) -> float | None:
-    """When the first record among these was seen by raw-logs, Unix seconds: the oldest, for a partition keeps order."""
+    """When the first record among these was seen by raw-logs, Unix seconds: the oldest, for a partition keeps order.
+
+    None where it does not say, or says what is no instant: foreign messages are judged by the store, not here.
+    """
     for row in rows:
         if row.table == "records":
             found = _OBSERVED.search(row.lines, 0, 4096)
-            return datetime.fromisoformat(found.group(1).decode()).timestamp() if found else None
+            try:
+                return datetime.fromisoformat(found.group(1).decode()).timestamp() if found else None
+            except (ValueError, OverflowError):
+                return None
     return None
+
+
+def anomaly_reasons(elements: Iterable[bytes]) -> Counter[str]:
+    """How many anomalies for which reason; `other` for reasons that are not ours, so that a label stays bounded."""
+    reasons: Counter[str] = Counter()
+    for lines in elements:
+        for line in lines.split(b"\n"):
+            if line.strip():
+                reasons[_reason_of(line)] += 1
+    return reasons
+
+
+def poisoned_letter(place: Place, found: Poisoned, stage: str) -> DeadLetter:
+    """The dead letter of a chunked message that can't be put together."""
+    return DeadLetter(
+        value=found.value,
+        reason=found.reason,
+        detail=found.detail,
+        stage=stage,
+        topic=place.topic,
+        partition=place.partition,
+        offset=found.offset,
+        index=0,
+        record_id=f"{place.topic_id}-{place.partition}-{found.offset}-0",
+        time=timestamp_of(time.time_ns()),
+        key=found.key,
+        headers=tuple(found.headers),
+    )
 
 
 def letter_of(table: str, line: bytes, detail: str, stage: str) -> DeadLetter:
@@ -84,9 +136,7 @@ def letter_of(table: str, line: bytes, detail: str, stage: str) -> DeadLetter:
     )
 
 
-class Reasoned(msgspec.Struct):
-    """What the sink reads of an anomaly's line."""
-
+class _Reasoned(msgspec.Struct):
     reason: str
 
 
@@ -100,7 +150,16 @@ class _Kinded(msgspec.Struct):
     kind: str = Kind.RECORD
 
 
+_OUR_REASONS: Final = frozenset(AnomalyReason)
 _OBSERVED = re.compile(rb'"observed_timestamp":"([0-9T:.Z-]{20,30})"')
+
+
+def _reason_of(line: bytes) -> str:
+    try:
+        reason = msgspec.json.decode(line, type=_Reasoned).reason
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return "other"
+    return reason if reason in _OUR_REASONS else "other"
 
 
 def _table_of(line: bytes) -> str:

@@ -3,33 +3,35 @@
     fetch -> assemble chunks -> gather -> ledger(open) -> insert -> ledger(closed)
 
 The sink resumes from the ledger, never from Kafka's offsets or the rows. What a crash left open is read again, exactly
-the same ranges, and inserted under the same token.
+the same ranges, and inserted under the same token. No batch ends inside a chunked message, so that what is read again
+is the same messages, too.
 """
 
 import threading
 import time
 import uuid
-from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections import Counter, defaultdict
+from collections.abc import Hashable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
-import msgspec
-
-from processing.rows import Place, Reasoned, Row, letter_of, oldest_observed, rows_of
+from processing.burial import Burial, StoppedError
+from processing.rows import Place, Row, anomaly_reasons, end_of_batch, oldest_observed, rows_of
 from processing.store import Batch, Range, RowRejectedError, Rows, Store, invalid_lines, without
 from shared import kafka, logs, metrics
 from shared.chunking import Assembler, Poisoned, Watermark
 from shared.config import Settings
 from shared.errors import FencedError, KafkaUnavailableError, StoreError
 from shared.kafka import AbortRequiredError
-from shared.records import DeadLetter, timestamp_of
 from shared.spool import Spool
-from shared.topics import DEAD_LETTERS, H_CHUNK, INGEST_RUNS, PROCESSED_METRICS, partition_of
+from shared.topics import DEAD_LETTERS, H_CHUNK, INGEST_RUNS, PROCESSED_METRICS
 
 STAGE: Final = "sink"
 GROUP: Final = "sink"
 TOPICS: Final = (PROCESSED_METRICS, DEAD_LETTERS, INGEST_RUNS)
+EXPIRY_MS: Final = 60_000  # every chunked message here is one transaction: all of its chunks can be read, or none
+HELD_S: Final = 10.0  # rows that wait longer than this for the rest of a chunked message are a problem
+REREAD_S: Final = 120.0  # how long reading one range again may take
 
 log = logs.logger(STAGE)
 
@@ -41,6 +43,7 @@ class _Gathered:
     rows: list[Row] = field(default_factory=list)
     first: int = 0  # the offset that the next batch begins at
     next: int = 0  # the offset that is read next
+    held_since: float | None = None  # since when (time.monotonic()) rows wait for a chunked message
 
 
 class Sink:
@@ -53,14 +56,18 @@ class Sink:
         self.running = False
         self.progressed = time.monotonic()
         self.fault: str | None = None
+        self.held: list[str] = []  # partitions whose rows wait for the rest of a chunked message
+        self.buried: set[Hashable] = set()  # what has its dead letter, but is in no closed batch yet
 
     def run(self, stopping: threading.Event) -> None:
         """Write until told to stop; a failure of Kafka or the store is tried again from the ledger."""
         while not stopping.is_set():
             session: _Session | None = None
             try:
-                session = _Session(self._settings, self._store, self._spool, self)
-                session.run(stopping)
+                session = _Session(self._settings, self._store, self._spool, self, stopping)
+                session.run()
+            except StoppedError as stopped:
+                log.info("stopped before the end of a batch, which the next start repeats", at=str(stopped))
             except (KafkaUnavailableError, FencedError, AbortRequiredError, StoreError) as error:
                 self.fault = str(error)
                 metrics.ERRORS.labels(STAGE, "store" if isinstance(error, StoreError) else "kafka").inc()
@@ -68,6 +75,7 @@ class Sink:
                 stopping.wait(1.0)
             finally:
                 self.running = False
+                self.held = []
                 if session is not None:
                     session.close()
 
@@ -75,34 +83,39 @@ class Sink:
         if not self.running:
             return [f"not reading yet{f': {self.fault}' if self.fault else ''}"]
         idle = time.monotonic() - self.progressed
-        return [f"no progress for {idle:.0f} s"] if idle > self._settings.stall_seconds else []
+        stalled = [f"no progress for {idle:.0f} s"] if idle > self._settings.stall_seconds else []
+        return stalled + self.held
 
 
 class _Session:
-    def __init__(self, settings: Settings, store: Store, spool: Spool, sink: Sink) -> None:
+    def __init__(self, settings: Settings, store: Store, spool: Spool, sink: Sink, stopping: threading.Event) -> None:
         self._settings = settings
         self._store = store
         self._sink = sink
+        self._stopping = stopping
         self._topics = kafka.Topics(settings, STAGE)
+        self._burial = Burial(settings, STAGE, self._topics, sink.buried, stopping)
         self._reader = kafka.Reader(settings, STAGE, GROUP, subscribes=False)
         self._names = {settings.topic(name): name for name in TOPICS}
-        self._assembler = {name: Assembler(spool, settings.entry_max_bytes) for name in TOPICS}
+        self._assembler = {name: Assembler(spool, settings.entry_max_bytes, EXPIRY_MS) for name in TOPICS}
         self._ids: dict[str, str] = {}
         self._gathered: dict[Place, _Gathered] = {}
         self._at_end: dict[Place, float] = {}  # since when (time.monotonic()) nothing more was there
         self._last_ms: dict[Place, int] = {}
         self._rows = 0
         self._messages: dict[str, int] = defaultdict(int)
+        self._assemblies: Counter[str] = Counter()  # ended chunked messages that are counted, by result
         self._begun = 0.0
         self._measured = 0.0
 
-    def run(self, stopping: threading.Event) -> None:
+    def run(self) -> None:
+        self._store.reload()
         places = self._open()
         self._redo()
         self._assign(places)
         self._sink.running = True
         self._sink.fault = None
-        while not stopping.is_set():
+        while not self._stopping.is_set():
             taken = self._take(self._reader.fetch(self._settings.fetch_records, 0.004 if self._begun else 0.1))
             now = time.monotonic()
             if taken and not self._begun:
@@ -115,6 +128,8 @@ class _Session:
             if now - self._measured >= 1.0:
                 self._measure(now)
                 self._expire(now)
+                self._hold(now)
+                self._refetch()
         if self._begun:
             self._write()
 
@@ -123,6 +138,8 @@ class _Session:
         for assembler in self._assembler.values():
             for place in self._gathered:
                 assembler.drop(place.partition)
+        metrics.ASSIGNED_PARTITIONS.labels(STAGE).set(0)
+        metrics.CHUNK_OPEN.labels(STAGE).set(0)
 
     # where to read
 
@@ -138,6 +155,9 @@ class _Session:
         positions = self._store.positions()
         starts = self._topics.starts([(self._settings.topic(p.topic), p.partition) for p in places])
         begins = {}
+        self._gathered.clear()
+        self._at_end.clear()
+        self._rows = 0
         for place in places:
             name = self._settings.topic(place.topic)
             kept = starts[name, place.partition]
@@ -154,44 +174,63 @@ class _Session:
         metrics.ASSIGNED_PARTITIONS.labels(STAGE).set(len(begins))
 
     def _redo(self) -> None:
-        """Repeat the batch that a crash left open: the same ranges, the same token."""
+        """Repeat the batch that a crash left open: the same ranges, the same token.
+
+        What retention has removed since is gone from Kafka, and in no dead letter. It is counted and logged, and the
+        batch goes in without it: a sink that stopped here would let retention remove all that follows, too. Nothing
+        is lost where the rows were in already, for a table that knows the token keeps what it has.
+        """
         batch = self._store.last_batch()
         if batch is None or batch.closed:
             return
         log.info("repeating the batch that was left open", number=batch.number, ranges=len(batch.ranges))
+        for range_ in batch.ranges:
+            if self._ids.get(range_.topic) != range_.topic_id:
+                raise StoreError(
+                    f"the open batch needs offsets {range_.first} to {range_.last} of {range_.topic}, which was made "
+                    "anew since; rebuild the store (docs/store.md)"
+                )
+        starts = self._topics.starts([(self._settings.topic(r.topic), r.partition) for r in batch.ranges])
         rows = Rows([], [], [], [], [])
         for range_ in batch.ranges:
-            for row in self._read_again(range_):
-                getattr(rows, row.table).append(row.lines)
-        self._insert(batch, rows)
-        self._store.close_batch(batch)
+            name = self._settings.topic(range_.topic)
+            kept = starts[name, range_.partition]
+            if kept > range_.first:
+                metrics.ERRORS.labels(STAGE, "retention").inc()
+                log.error("retention removed what the open batch repeats", topic=name, partition=range_.partition,
+                          from_offset=range_.first, to_offset=min(kept, range_.last + 1))  # fmt: skip
+            if kept <= range_.last:
+                _add(rows, self._read_again(range_, max(kept, range_.first)))
+        self._finish(batch, rows)
 
-    def _read_again(self, range_: Range) -> Iterator[Row]:
-        topic = range_.topic
-        if self._ids.get(topic) != range_.topic_id:
-            raise StoreError(
-                f"the open batch needs offsets {range_.first} to {range_.last} of {topic}, which was made anew since; "
-                "rebuild the store (docs/store.md)"
-            )
-        place = Place(topic, range_.topic_id, range_.partition)
-        self._reader.assign({(self._settings.topic(topic), range_.partition): range_.first})
-        assembler = self._assembler[topic]
-        assembler.restore(range_.partition, Watermark(range_.first))
-        until = time.monotonic() + 120.0
-        done = False
-        while not done:
-            if time.monotonic() > until:
-                raise KafkaUnavailableError(f"could not read {range_} again in time")
-            for message in self._reader.fetch(1_000, 0.2):
-                if (error := message.error()) is not None:
-                    done = done or (error.code() == kafka.PARTITION_EOF and message.offset() > range_.last)
+    def _read_again(self, range_: Range, begin: int) -> list[Row]:
+        """The rows of a range, from `begin` on: all of its chunked messages, however often they had to wait for room.
+
+        Raises KafkaUnavailableError when that takes too long, StoreError when the spool can't hold one of them.
+        """
+        place = Place(range_.topic, range_.topic_id, range_.partition)
+        gathered = self._gathered[place] = _Gathered(first=begin, next=begin)
+        assembler = self._assembler[place.topic]
+        assembler.restore(place.partition, Watermark(begin))
+        self._reader.assign({(self._settings.topic(place.topic), place.partition): begin})
+        until = time.monotonic() + REREAD_S
+        try:
+            while time.monotonic() < until:
+                if self._stopping.is_set():
+                    raise StoppedError(f"reading {range_} again")
+                messages = self._reader.fetch(1_000, 0.2)
+                self._take(message for message in messages if message.error() or message.offset() <= range_.last)
+                if not any(_ends(message, range_.last) for message in messages) or self._refetch():
                     continue
-                if message.offset() > range_.last:
-                    done = True
-                    break
-                yield from self._rows_of(place, message)
-                done = done or message.offset() == range_.last
-        assembler.drop(range_.partition)
+                if assembler.waiting:
+                    raise StoreError(
+                        f"the spool has no room for {assembler.waiting} chunked messages of {range_}, "
+                        "which has to be read again; raise SPOOL_MAX_BYTES"
+                    )
+                return _in_order(gathered.rows)
+            raise KafkaUnavailableError(f"could not read {range_} again in time")
+        finally:
+            assembler.drop(place.partition)
 
     # reading
 
@@ -236,17 +275,17 @@ class _Session:
         offset = message.offset()
         value = message.value() or b""
         if not any(name == H_CHUNK for name, _ in headers):
-            yield from rows_of(place, offset, message.timestamp()[1], value, len(value), headers)
+            yield from rows_of(place, offset, offset, message.timestamp()[1], value, len(value), headers)
             return
         for result in self._assembler[place.topic].feed(
             place.partition, offset, message.timestamp()[1], message.key(), value, headers
         ):
             if isinstance(result, Poisoned):
-                self._bury([_poisoned(place, result)])
+                self._burial.of_messages(place, [result])
             else:
                 content = b"" if place.topic == DEAD_LETTERS else result.payload.read()
                 yield from rows_of(
-                    place, result.offset, result.timestamp_ms, content, result.payload.size, result.headers
+                    place, result.offset, offset, result.timestamp_ms, content, result.payload.size, result.headers
                 )
                 result.payload.release()
 
@@ -257,23 +296,21 @@ class _Session:
         rows = Rows([], [], [], [], [])
         ranges = []
         oldest = time.time()
-        kept = 0
         for place, gathered in self._gathered.items():
-            end = self._assembler[place.topic].safe_offset(place.partition, gathered.next)
+            safe = self._assembler[place.topic].safe_offset(place.partition, gathered.next)
+            end = end_of_batch(gathered.rows, safe)
             if end <= gathered.first:
-                kept += sum(row.records for row in gathered.rows)
                 continue
-            take = [row for row in gathered.rows if row.offset < end]
-            rest = [row for row in gathered.rows if row.offset >= end]
-            for row in take:
-                getattr(rows, row.table).append(row.lines)
+            take = _in_order(row for row in gathered.rows if row.offset < end)
+            _add(rows, take)
             if place.topic == PROCESSED_METRICS:
                 oldest = min(oldest, oldest_observed(take) or oldest)
             ranges.append(Range(place.topic_id, place.topic, place.partition, gathered.first, end - 1))
-            gathered.rows, gathered.first = rest, end
-            kept += sum(row.records for row in rest)
+            gathered.rows = [row for row in gathered.rows if row.offset >= end]
+            gathered.first = end
+            gathered.held_since = None
         self._begun = 0.0
-        self._rows = kept
+        self._rows = 0
         if not ranges:
             return
         last = self._store.last_batch()
@@ -284,51 +321,57 @@ class _Session:
             stored_at_ns=time.time_ns(),
             closed=False,
         )
-        begun = time.perf_counter()
         self._store.open_batch(batch)
-        self._insert(batch, rows)
-        self._store.close_batch(batch)
-        metrics.STORE_DURATION.observe(time.perf_counter() - begun)
+        self._finish(batch, rows)
         if rows.records:
             metrics.FRESHNESS.observe(max(0.0, time.time() - oldest))
-        self._reader.tell({(self._settings.topic(r.topic), r.partition): r.last + 1 for r in ranges})
-        self._count(rows)
         self._refetch()
 
-    def _refetch(self) -> None:
-        """Go back for messages that the spool had no room for; what comes again on the way is passed over."""
+    def _finish(self, batch: Batch, rows: Rows) -> None:
+        """Put the rows of the open batch in, and close it."""
+        begun = time.perf_counter()
+        inserted = self._insert(batch, rows)
+        self._store.close_batch(batch)
+        self._sink.buried.clear()
+        metrics.STORE_DURATION.observe(time.perf_counter() - begun)
+        self._reader.tell({(self._settings.topic(r.topic), r.partition): r.last + 1 for r in batch.ranges})
+        self._count(inserted)
+
+    def _refetch(self) -> bool:
+        """Go back for messages that the spool had no room for; what comes again on the way is passed over.
+
+        Returns whether there is anything to go back for.
+        """
+        found = False
         for place, gathered in self._gathered.items():
             wanted = self._assembler[place.topic].refetch(place.partition, gathered.next)
             if wanted is not None:
                 self._reader.seek(self._settings.topic(place.topic), place.partition, wanted.offset)
+                found = True
+        return found
 
-    def _insert(self, batch: Batch, rows: Rows) -> None:
-        """Insert; lines that the engine can't take go to the dead letters first, and the rest is inserted."""
+    def _insert(self, batch: Batch, rows: Rows) -> Rows:
+        """Insert; lines that the engine can't take go to the dead letters first, and the rest, returned, is inserted.
+
+        Tables are written in order and each whole or not at all, so the rejected table and those after it have nothing
+        yet: only their lines are judged, for what the engine took is stored. The letters go first because only the
+        engine's refusal leads to them: once a table knows the token, what was taken out is never looked for again. A
+        repeated batch is refused and judged the same; what this process buried is not buried a second time, and after
+        a crash letters may be there twice, which loses nothing.
+        """
         try:
             self._store.insert(batch, rows)
         except RowRejectedError as error:
-            invalid = invalid_lines(rows)
-            if not invalid:
+            tables = [table.name for table, _ in rows.by_table()]
+            open_tables = tables[tables.index(error.table) :]
+            invalid = [found for found in invalid_lines(rows) if found.table in open_tables]
+            if not any(found.table == error.table for found in invalid):
                 raise
             log.warning("the store rejected lines", error=str(error), lines=len(invalid))
-            self._bury([letter_of(found.table, found.value, found.detail, STAGE) for found in invalid])
-            self._store.insert(batch, without(rows, invalid))
-
-    def _bury(self, letters: list[DeadLetter]) -> None:
-        """Send dead letters. After a crash they may be sent again: receipts count origins, not letters."""
-        topic = self._settings.topic(DEAD_LETTERS)
-        count = self._topics.partitions([topic])[topic]
-        writer = kafka.Transactions(self._settings, STAGE, f"sink-{uuid.uuid4().hex[:12]}")
-        try:
-            writer.prepare(threading.Event())
-            writer.begin()
-            for letter in letters:
-                key = letter.record_id.encode()
-                writer.send(topic, letter.value, key, partition_of(key, count), letter.to_headers())
-                metrics.DEAD_LETTERS.labels(STAGE, letter.reason).inc()
-            writer.commit()
-        finally:
-            writer.discard()
+            self._burial.of_lines(batch.token, invalid)
+            rows = without(rows, invalid)
+            self._store.insert(batch, rows)
+        return rows
 
     # measures
 
@@ -339,13 +382,32 @@ class _Session:
             idle_ms = None if since is None else int((now - since) * 1000)
             expired = self._assembler[place.topic].expire(place.partition, last_ms, idle_ms)
             if expired:
-                self._bury([_poisoned(place, found) for found in expired])
+                self._burial.of_messages(place, expired)
                 self._begun = self._begun or now
 
+    def _hold(self, now: float) -> None:
+        """Tell of rows that wait for the rest of a chunked message, and let go what its end has freed."""
+        held = []
+        for place, gathered in self._gathered.items():
+            opened = self._assembler[place.topic].safe_offset(place.partition, gathered.next)
+            if not gathered.rows or opened == gathered.next:
+                gathered.held_since = None
+            else:
+                gathered.held_since = gathered.held_since or now
+                if now - gathered.held_since > HELD_S:
+                    held.append(
+                        f"{place.topic} {place.partition}: {len(gathered.rows)} messages wait "
+                        f"since {now - gathered.held_since:.0f} s for the chunked message at offset {opened}"
+                    )
+            if gathered.rows:
+                self._begun = self._begun or now
+        self._sink.held = held
+
     def _count(self, rows: Rows) -> None:
+        """Count what a closed batch put in."""
         total = 0
         for table in ("records", "windows", "anomalies", "dead_letters", "runs"):
-            number = sum(lines.count(b"\n") + 1 for lines in getattr(rows, table))
+            number = sum(lines.count(b"\n") + 1 for lines in getattr(rows, table) if lines)
             metrics.STORED_ROWS.labels(table).inc(number)
             total += number
         metrics.RECORDS_IN.labels(STAGE).inc(total)
@@ -353,9 +415,8 @@ class _Session:
         for topic, number in self._messages.items():
             metrics.MESSAGES_IN.labels(STAGE, topic).inc(number)
         self._messages.clear()
-        for blob in rows.anomalies:
-            for line in blob.split(b"\n"):
-                metrics.ANOMALIES.labels(msgspec.json.decode(line, type=Reasoned).reason).inc()
+        for reason, number in anomaly_reasons(rows.anomalies).items():
+            metrics.ANOMALIES.labels(reason).inc(number)
         metrics.LAST_PROGRESS.labels(STAGE).set_to_current_time()
 
     def _measure(self, now: float) -> None:
@@ -375,22 +436,27 @@ class _Session:
             metrics.LAG_RECORDS.labels(STAGE, topic).set(behind[topic])
             metrics.LAG_SECONDS.labels(STAGE, topic).set(oldest[topic])
         metrics.CHUNK_OPEN.labels(STAGE).set(sum(assembler.open for assembler in self._assembler.values()))
+        for result in ("complete", "poisoned", "dropped"):
+            ended = sum(getattr(assembler, result) for assembler in self._assembler.values())
+            metrics.CHUNK_ASSEMBLIES.labels(STAGE, result).inc(ended - self._assemblies[result])
+            self._assemblies[result] = ended
         if not any(behind.values()):
             metrics.LAST_PROGRESS.labels(STAGE).set_to_current_time()
 
 
-def _poisoned(place: Place, found: Poisoned) -> DeadLetter:
-    return DeadLetter(
-        value=found.value,
-        reason=found.reason,
-        detail=found.detail,
-        stage=STAGE,
-        topic=place.topic,
-        partition=place.partition,
-        offset=found.offset,
-        index=0,
-        record_id=f"{place.topic_id}-{place.partition}-{found.offset}-0",
-        time=timestamp_of(time.time_ns()),
-        key=found.key,
-        headers=tuple(found.headers),
-    )
+def _add(rows: Rows, gathered: Iterable[Row]) -> None:
+    for row in gathered:
+        getattr(rows, row.table).append(row.lines)
+
+
+def _in_order(rows: Iterable[Row]) -> list[Row]:
+    """As their messages ended on the partition: the same however often one had to wait for room in the spool."""
+    return sorted(rows, key=lambda row: row.last)
+
+
+def _ends(message: kafka.Consumed, last: int) -> bool:
+    """Whether nothing of the offsets up to `last` comes after this. The last of them may be no message at all."""
+    error = message.error()
+    if error is None:
+        return message.offset() >= last
+    return error.code() == kafka.PARTITION_EOF and message.offset() > last

@@ -1,6 +1,7 @@
 """GET /records/{record_id}/raw: the original bytes of an entry, read back from Kafka."""
 
 import re
+import threading
 import time
 from collections.abc import Iterator
 from itertools import chain
@@ -8,6 +9,7 @@ from typing import Final
 
 from fastapi import APIRouter
 from fastapi.responses import StreamingResponse
+from starlette.types import Receive, Scope, Send
 
 from shared import kafka
 from shared.chunking import Assembler, Payload, Poisoned, Watermark
@@ -21,11 +23,13 @@ from shared.topics import H_CHUNK, H_CONTENT_TYPE, RAW_LOGS
 _RECORD_ID: Final = re.compile(r"([0-9a-f]{8})-(\d{1,5})-(\d{1,19})-(\d{1,9})")
 _PIECE: Final = 1024 * 1024
 _PATIENCE_S: Final = 30.0
+_AT_ONCE: Final = 4  # each holds one of the some 40 threads that all routes of the process share
 
 
 def router(settings: Settings, spool: Spool) -> APIRouter:
     routes = APIRouter(tags=["records"])
     topics = kafka.Topics(settings, "raw")
+    free = threading.BoundedSemaphore(_AT_ONCE)
 
     @routes.get(
         "/records/{record_id}/raw",
@@ -42,8 +46,17 @@ def router(settings: Settings, spool: Spool) -> APIRouter:
             raise ProblemError(
                 404, "No such record", "a record_id is <8 hex digits>-<partition>-<offset>-<index>, as records carry it"
             )
+        if not free.acquire(blocking=False):
+            raise ProblemError(
+                503, "Too busy", f"{_AT_ONCE} originals are being read back from Kafka already", {"Retry-After": "2"}
+            )
+        try:
+            return read_back(found[1], int(found[2]), int(found[3]), int(found[4]))
+        finally:
+            free.release()
+
+    def read_back(topic_id: str, partition: int, offset: int, index: int) -> StreamingResponse:
         topic = settings.topic(RAW_LOGS)
-        topic_id, partition, offset, index = found[1], int(found[2]), int(found[3]), int(found[4])
         if topics.ids([topic])[topic] != topic_id:
             raise ProblemError(
                 410, "Gone", f"{topic} was deleted and made anew since; these bytes are no longer in Kafka"
@@ -72,7 +85,9 @@ def _answer(settings: Settings, spool: Spool, place: tuple[str, int], offset: in
         kind = dict(headers).get(H_CONTENT_TYPE)
         content_type = kind.decode(errors="replace") if kind else None
         if any(name == H_CHUNK for name, _ in headers):
-            return _streamed(_assembled(settings, spool, message, messages), content_type)
+            if index != 0:
+                raise ProblemError(404, "No such record", f"the message at offset {offset} is one entry, in chunks")
+            return PayloadResponse(_assembled(settings, spool, message, messages), content_type)
         lines = entries(message.value() or b"", content_type)
         if index >= len(lines):
             raise ProblemError(404, "No such record", f"the message at offset {offset} has {len(lines)} entries")
@@ -121,17 +136,25 @@ def _assembled(settings: Settings, spool: Spool, head: kafka.Consumed, rest: Ite
         assembler.drop(partition)
 
 
-def _streamed(payload: Payload, content_type: str | None) -> StreamingResponse:
-    def pieces() -> Iterator[bytes]:
-        try:
-            with payload.open() as stream:
-                while piece := stream.read(_PIECE):
-                    yield piece
-        finally:
-            payload.release()
+class PayloadResponse(StreamingResponse):
+    """Streams a payload and releases it in the end, also when the client has left before the first byte."""
 
-    return StreamingResponse(
-        pieces(),
-        media_type="application/octet-stream",
-        headers={"Content-Length": str(payload.size), "Sluice-Content-Type": content_type or ""},
-    )
+    def __init__(self, payload: Payload, content_type: str | None) -> None:
+        self._payload = payload
+        super().__init__(
+            _pieces(payload),
+            media_type="application/octet-stream",
+            headers={"Content-Length": str(payload.size), "Sluice-Content-Type": content_type or ""},
+        )
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self._payload.release()
+
+
+def _pieces(payload: Payload) -> Iterator[bytes]:
+    with payload.open() as stream:
+        while piece := stream.read(_PIECE):
+            yield piece

@@ -69,6 +69,14 @@ class Store:
         """The next offset of each (topic id, partition) after `last_batch`, be it open or closed."""
         return dict(self._positions)
 
+    def reload(self) -> None:
+        """Read the ledger again: after a write that failed, only the store knows whether it took place.
+
+        A sink begins with this, or it would open another batch under the number of one that is open.
+        """
+        with self._writing:
+            self._read_ledger()
+
     def open_batch(self, batch: Batch) -> None:
         """Enter a batch into the ledger, before anything of it is inserted.
 

@@ -4,6 +4,7 @@ import math
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -65,6 +66,42 @@ def test_only_the_newest_ledger_row_is_kept_in_the_end(store: Store) -> None:
         store.close_batch(entered)
     (row,) = store.query("SELECT count() AS n, max(number) AS newest FROM ledger FINAL")
     assert row == {"n": 1, "newest": 5}
+
+
+def test_a_batch_that_was_entered_though_its_answer_was_lost_is_known_after_a_reload(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entered = batch(1, Range("aaa", "processed-metrics", 0, 0, 9))
+    insert = store._engine.insert
+
+    def insert_and_lose_the_answer(*arguments: Any) -> None:
+        insert(*arguments)
+        raise StoreError("the answer was lost")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(store._engine, "insert", insert_and_lose_the_answer)
+        with pytest.raises(StoreError, match="the answer was lost"):
+            store.open_batch(entered)
+    store.reload()
+    assert store.last_batch() == entered
+    assert store.positions() == {("aaa", 0): 10}
+    with pytest.raises(StoreError, match="is not the open one"):
+        store.open_batch(replace(entered, token="another"))
+
+
+def test_a_batch_that_never_reached_the_ledger_is_not_there_after_a_reload(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: Any) -> None:
+        raise StoreError("no connection")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(store._engine, "insert", refuse)
+        with pytest.raises(StoreError, match="no connection"):
+            store.open_batch(batch(1))
+    store.reload()
+    assert store.last_batch() is None
+    store.open_batch(replace(batch(1), token="another"))
 
 
 def test_a_batch_out_of_turn_is_refused(store: Store) -> None:

@@ -53,7 +53,7 @@ def test_the_facts_of_logs_json_come_out_to_the_digit_and_threefold_after_three_
     assert summary["memory_bytes"]["max"] == 177_000_000
     assert summary["success_rate"] == pytest.approx(71 / 72)
     anomalies = fresh.get("processing", "/analytics/anomalies").json()["anomalies"]
-    assert {(a["operation"], a["reason"]) for a in anomalies} == {
+    assert {(a["event_name"], a["reason"]) for a in anomalies} == {
         ("EventFactureApplication", "failure"),
         ("Timelogs", "long_duration"),
     }

@@ -6,6 +6,7 @@ from typing import Any
 import msgspec
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from shared.records import Record, timestamp_of
 from standardization.fields import NUMBER, TEXT, meaning, reader
@@ -53,7 +54,7 @@ def standardized(subject: Standardizer, line: bytes) -> Record | None:
     st.sampled_from([None, "application/x-ndjson", "application/json", "text/plain", "image/png", ""]),
 )
 def test_any_bytes_are_accepted_or_rejected_and_never_raise(lines: list[bytes], content_type: str | None) -> None:
-    good, rejected = Standardizer(1 << 20, LIMIT).entries(lines, ARRIVAL._replace(content_type=content_type))
+    good, rejected = Standardizer(1 << 20, LIMIT).entries(lines, replace(ARRIVAL, content_type=content_type))
     assert len(good) + len(rejected) == len(lines)
     indices = {int(json.loads(line)["record_id"].rpartition("-")[2]) for _, line in good} | {
         bad.index for bad in rejected
