@@ -93,7 +93,7 @@ class Burst:
                 return now
             if now > until:
                 raise MeasurementError(f"{total} of {records} records stored in time; see {stack.folder}")
-            time.sleep(0.1)
+            time.sleep(0.25)
 
     def _check(self, stack: Stack, accepted: dict[str, int], records: int) -> None:
         """Exactly what was pushed is stored: by every receipt, and in all."""

@@ -49,8 +49,8 @@ class Processing:
             key = parts[0][0].key if len(parts) == 1 else None
             count += len(lines)
             done = self._processor.process(partition, lines)
-            for line in done.records:
-                streams.records.add(key, line, partition)
+            if done.records:
+                streams.records.add_all(key, done.records, partition)
             for line in done.anomalies:
                 streams.anomalies.add(key, line, partition)
             for bad in done.rejected:

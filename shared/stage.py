@@ -22,7 +22,7 @@ from shared import kafka, logs, metrics
 from shared.chunking import Assembler, Payload, Poisoned, Watermark, Whole, decode_watermark, encode_watermark, split
 from shared.config import Settings
 from shared.errors import FencedError, KafkaUnavailableError
-from shared.frames import FrameBuilder
+from shared.frames import FrameBuilder, cut
 from shared.kafka import AbortRequiredError, Position
 from shared.records import DeadLetter, fitted, timestamp_of
 from shared.spool import Spool
@@ -163,10 +163,23 @@ class Stream:
         for frame_key, frame in self._builders[partition].add(key, line):
             self._out.send(self._topic, frame_key, frame, self._headers, partition)
 
+    def add_all(self, key: bytes | None, lines: Sequence[bytes], partition: int) -> None:
+        """Send many records of one partition, in frames of their own: cheaper than one by one."""
+        if len(lines) == 1:
+            self.add(key, lines[0], partition)
+            return
+        self._out.records += len(lines)
+        self._flush(partition)  # what was added before goes before
+        for run in cut(lines, self._settings.frame_records, self._settings.frame_bytes):
+            self._out.send(self._topic, key, b"\n".join(run), self._headers, partition)
+
     def flush(self) -> None:
-        for partition, builder in enumerate(self._builders):
-            for frame_key, frame in builder.flush():
-                self._out.send(self._topic, frame_key, frame, self._headers, partition)
+        for partition in range(self._count):
+            self._flush(partition)
+
+    def _flush(self, partition: int) -> None:
+        for frame_key, frame in self._builders[partition].flush():
+            self._out.send(self._topic, frame_key, frame, self._headers, partition)
 
     def clear(self) -> None:
         self._builders = [
