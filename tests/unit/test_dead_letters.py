@@ -1,9 +1,10 @@
 """A dead letter keeps everything, and gives it back."""
 
 import pytest
+from msgspec.structs import replace
 
 from shared.errors import Reason
-from shared.records import DeadLetter
+from shared.records import DeadLetter, fitted
 
 LETTER = DeadLetter(
     value=b'{"broken": \xff',
@@ -75,3 +76,23 @@ def test_a_place_that_is_no_number_is_refused() -> None:
 def test_text_that_utf_8_cannot_carry_does_not_stop_a_dead_letter() -> None:
     odd = DeadLetter(b"", "chunk_missing", "lone \ud800", "s", "t", 0, 0, 0, "id", "now")
     assert DeadLetter.from_headers(odd.to_headers(), b"").detail == "lone ?"
+
+
+def test_a_letter_that_fits_goes_as_it_is() -> None:
+    assert fitted(LETTER) is LETTER
+
+
+def test_headers_too_large_to_keep_are_left_out_and_that_is_said() -> None:
+    small: tuple[str, bytes | None] = ("small", b"1")
+    large = replace(LETTER, headers=(small, ("large", b"x" * 100_000), ("after", b"2")))
+    sent = fitted(large)
+    assert sent.headers == (small,)
+    assert sent.key == LETTER.key
+    assert sent.value == LETTER.value
+    assert "too large to keep" in sent.detail
+
+
+def test_a_key_too_large_to_keep_is_left_out() -> None:
+    sent = fitted(replace(LETTER, key=b"k" * 100_000))
+    assert sent.key is None
+    assert sum(len(name) + len(value or b"") for name, value in sent.to_headers()) < 100_000
