@@ -35,7 +35,8 @@ _IDENTITY_END: Final = 24  # message id and attempt stand before this
 
 _HEAD_MEMORY_BYTES: Final = 1024  # a key and headers up to this wait in memory, larger ones on disk
 _REMEMBERED: Final = 1024  # ended messages a partition remembers, to know what comes late
-_METADATA_BYTES: Final = 4096  # what a broker takes by default (offset.metadata.max.bytes)
+# what a broker takes by default (offset.metadata.max.bytes), less room for the topic id that the stage puts before it
+_METADATA_BYTES: Final = 4096 - 16
 
 
 # the header
