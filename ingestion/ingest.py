@@ -158,8 +158,8 @@ def frames_of(push: Push, settings: Settings) -> Iterator[Frame]:
                 )
             yield Frame(found, JSON, 1)
         elif push.shape is Shape.NDJSON or not any(b"\n" in entry for entry in found):
-            for run in cut(found, settings.frame_records, settings.frame_bytes):
-                yield Frame(b"\n".join(run), NDJSON, len(run))
+            for run in cut(list(map(len, found)), settings.frame_records, settings.frame_bytes):
+                yield Frame(b"\n".join(found[run]), NDJSON, run.stop - run.start)
         else:  # an entry over several lines would be split as NDJSON, and its bytes stay untouched: a message each
             for entry in found:
                 yield Frame(entry, JSON, 1)

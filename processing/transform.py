@@ -46,13 +46,12 @@ class Processing:
         count = 0
         for partition, parts in together.items():
             lines = [line for _, some in parts for line in some]
-            key = parts[0][0].key if len(parts) == 1 else None
             count += len(lines)
             done = self._processor.process(partition, lines)
-            if done.records:
-                streams.records.add_all(key, done.records, partition)
-            for line in done.anomalies:
-                streams.anomalies.add(key, line, partition)
+            keys = {message.key for message, _ in parts}
+            key = keys.pop() if len(keys) == 1 else None
+            streams.records.add_to(partition, key, done.records)
+            streams.anomalies.add_to(partition, key, done.anomalies)
             for bad in done.rejected:
                 self._dead(parts, bad, topic_id, out)
         return count
@@ -60,7 +59,7 @@ class Processing:
     def finish(self, out: Output) -> None:
         streams = self._streams_of(out)
         for partition, line in self._processor.windows():
-            streams.windows.add(None, line, partition)
+            streams.windows.add_to(partition, None, [line])
 
     def changed(self) -> Iterable[tuple[int, bytes, bytes | None]]:
         return self._processor.changed()

@@ -9,6 +9,7 @@ import msgspec
 
 from shared.topics import NDJSON
 
+KeyedLine = tuple[bytes | None, bytes]  # a record: its key, its JSON without LF
 Frame = tuple[bytes | None, bytes]  # key, NDJSON without a final LF
 
 _one_value = msgspec.json.Decoder(type=msgspec.Raw)
@@ -53,48 +54,54 @@ class FrameBuilder:
     Age is the caller's: it takes what is open with `flush` when it commits.
     """
 
-    __slots__ = ("_bytes", "_key", "_lines", "_max_bytes", "_max_records", "_mixed")
+    __slots__ = ("_bytes", "_max_bytes", "_max_records", "_open")
 
     def __init__(self, max_records: int, max_bytes: int) -> None:
         self._max_records = max_records
         self._max_bytes = max_bytes
-        self._lines: list[bytes] = []
-        self._bytes = 0
-        self._key: bytes | None = None
-        self._mixed = False
+        self._open: list[KeyedLine] = []
+        self._bytes = 0  # of the open lines, each with the LF that would follow it
 
-    def add(self, key: bytes | None, line: bytes) -> Sequence[Frame]:
-        """Add one record; returns the frames that this closes. A record over the limit is a frame of its own."""
-        closed: Sequence[Frame] = ()
-        if self._lines and self._bytes + len(line) > self._max_bytes:
-            closed = self.flush()
-        if not self._lines:
-            self._key, self._mixed = key, False
-        elif key != self._key:
-            self._mixed = True
-        self._lines.append(line)
-        self._bytes += len(line) + 1
-        if len(self._lines) >= self._max_records or self._bytes > self._max_bytes:
-            closed = (*closed, *self.flush())
+    def add(self, records: Sequence[KeyedLine]) -> list[Frame]:
+        """Add records; returns the frames that this closes. A record over the limit is a frame of its own."""
+        self._open += records
+        self._bytes += _size(records)
+        if len(self._open) < self._max_records and self._bytes <= self._max_bytes:
+            return []
+        sizes = [len(line) for _, line in self._open]
+        *runs, last = [self._open[run] for run in cut(sizes, self._max_records, self._max_bytes)]
+        self._open, self._bytes = last, _size(last)
+        closed = list(map(_frame, runs))
+        if len(last) >= self._max_records or self._bytes > self._max_bytes:
+            closed += self.flush()
         return closed
 
-    def flush(self) -> Sequence[Frame]:
-        """Close what is open: the key is the records' own, or None when they differ."""
-        if not self._lines:
-            return ()
-        frame = None if self._mixed else self._key, b"\n".join(self._lines)
-        self._lines = []
-        self._bytes = 0
-        return (frame,)
+    def flush(self) -> list[Frame]:
+        """Close what is open."""
+        records, self._open, self._bytes = self._open, [], 0
+        return [_frame(records)] if records else []
 
 
-def cut(lines: Sequence[bytes], max_records: int, max_bytes: int) -> Iterator[Sequence[bytes]]:
-    """These lines in runs that each fill at most one frame; a line over the limit is a run of its own."""
+def cut(sizes: Sequence[int], max_records: int, max_bytes: int) -> Iterator[slice]:
+    """Where to cut records of these sizes (bytes) so that each run fills at most one frame.
+
+    A record over the limit is a run of its own.
+    """
     begin = size = 0
-    for at, line in enumerate(lines):
-        if at > begin and (at - begin >= max_records or size + len(line) > max_bytes):
-            yield lines[begin:at]
+    for at, own in enumerate(sizes):
+        if at > begin and (at - begin >= max_records or size + own > max_bytes):
+            yield slice(begin, at)
             begin, size = at, 0
-        size += len(line) + 1
-    if begin < len(lines):
-        yield lines[begin:]
+        size += own + 1
+    if begin < len(sizes):
+        yield slice(begin, len(sizes))
+
+
+def _size(records: Sequence[KeyedLine]) -> int:
+    return sum(len(line) for _, line in records) + len(records)
+
+
+def _frame(records: Sequence[KeyedLine]) -> Frame:
+    """The key is the records' own, or None when they differ."""
+    key = records[0][0] if len({key for key, _ in records}) == 1 else None
+    return key, b"\n".join([line for _, line in records])

@@ -3,7 +3,7 @@
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final, NamedTuple, Protocol, cast
 
 from confluent_kafka import (
@@ -21,7 +21,7 @@ from confluent_kafka.admin._listoffsets import OffsetSpec
 from confluent_kafka.cimpl import NewTopic
 
 from shared import logs, metrics
-from shared.config import MIB, Settings, load
+from shared.config import KIB, MIB, Settings, load
 from shared.errors import ConfigurationError, FencedError, KafkaUnavailableError, SluiceError
 from shared.topics import specs
 
@@ -208,7 +208,9 @@ class Transactions:
                 "enable.idempotence": True,
                 "compression.type": "lz4",
                 "message.timeout.ms": min(timeout_ms or settings.transaction_timeout_ms, int(MESSAGE_S * 1000)),
+                # A commit flushes at once, so this delays nothing; what fills a batch is on its way meanwhile.
                 "linger.ms": 100,
+                "batch.size": 256 * KIB,
                 "message.max.bytes": MESSAGE_MAX_BYTES,
                 "queue.buffering.max.kbytes": 32 * 1024,
                 "queue.buffering.max.messages": 100_000,
@@ -236,19 +238,27 @@ class Transactions:
         self._call(self._producer.begin_transaction)
         self.open = True
 
-    def send(
-        self, topic: str, value: bytes | None, key: bytes | None, partition: int, headers: Headers | None = None
-    ) -> None:
+    def send(self, topic: str, value: bytes | None, key: bytes | None, partition: int, headers: Headers = ()) -> None:
         """Queue one message. A full queue waits: the produce is retried, never the work."""
-        while True:
-            try:
-                self._produce(topic, value, key, partition, headers=headers)  # type: ignore[arg-type]  # takes any pairs
-            except BufferError:
-                self._producer.poll(0.05)
-            except KafkaException as error:
-                raise self._translated(error) from error
-            else:
-                return
+        self.send_each(topic, ((key, value),), partition, headers)
+
+    def send_each(
+        self, topic: str, messages: Iterable[tuple[bytes | None, bytes | None]], partition: int, headers: Headers = ()
+    ) -> None:
+        """Queue messages, a key and a value each, in order."""
+        # without headers a produce takes half the time that it takes with an empty list of them
+        named: dict[str, Any] = {"headers": headers} if headers else {}
+        produce = self._produce
+        for key, value in messages:
+            while True:
+                try:
+                    produce(topic, value, key, partition, **named)
+                except BufferError:
+                    self._producer.poll(0.05)
+                except KafkaException as error:
+                    raise self._translated(error) from error
+                else:
+                    break
 
     def poll(self) -> None:
         """Serve delivery reports, without waiting."""

@@ -22,7 +22,7 @@ from shared import kafka, logs, metrics
 from shared.chunking import Assembler, Payload, Poisoned, Watermark, Whole, decode_watermark, encode_watermark, split
 from shared.config import Settings
 from shared.errors import FencedError, KafkaUnavailableError
-from shared.frames import FrameBuilder, cut
+from shared.frames import Frame, FrameBuilder
 from shared.kafka import AbortRequiredError, Position
 from shared.records import DeadLetter, fitted, timestamp_of
 from shared.spool import Spool
@@ -31,10 +31,14 @@ from shared.topics import DEAD_LETTERS, H_CHUNK, H_CONTENT_TYPE, NDJSON, partiti
 log = logs.logger("stage")
 
 RawHeaders = Sequence[tuple[str, bytes | None]]
+NO_HEADERS: RawHeaders = ()
 
 
 class Message(msgspec.Struct, frozen=True, gc=False):
-    """A message as its producer meant it: chunks are put together, and then its bytes are in `payload`, on disk."""
+    """A message as its producer meant it: chunks are put together, and then its bytes are in `payload`, on disk.
+
+    Messages in a row whose headers are equal mostly share one object of them.
+    """
 
     partition: int
     offset: int
@@ -93,16 +97,23 @@ class Output:
         if partition is None:
             count = self._partitions[topic]
             partition = partition_of(key, count) if key is not None else random.randrange(count)  # noqa: S311 - no secret
-        self.bytes += len(value)
         if len(value) <= self._chunk_bytes:
-            self._writer.send(self._names[topic], value, key, partition, headers)
-            self.messages[topic] += 1
+            self.send_each(topic, ((key, value),), headers, partition)
             return
+        self.bytes += len(value)
         chunks = split(io.BytesIO(value), len(value), self._chunk_bytes, uuid.uuid4().bytes, 1)
         for index, (header, piece) in enumerate(chunks):
             own = headers if index == 0 else ()
             self._writer.send(self._names[topic], piece, key, partition, [(H_CHUNK, header), *own])
             self.messages[topic] += 1
+
+    def send_each(
+        self, topic: str, messages: Sequence[tuple[bytes | None, bytes]], headers: RawHeaders, partition: int
+    ) -> None:
+        """Send messages, a key and a value each, none over the chunk size."""
+        self._writer.send_each(self._names[topic], messages, partition, headers)
+        self.messages[topic] += len(messages)
+        self.bytes += sum(len(value) for _, value in messages)
 
     def dead_letter(self, letter: DeadLetter) -> None:
         """Send an entry to the dead letters, keyed by its record_id, with as much of its key and headers as fits."""
@@ -149,48 +160,50 @@ class Stream:
         self._partition_of: dict[bytes, int] = {}
         self.clear()
 
-    def add(self, key: bytes | None, line: bytes, partition: int | None = None) -> None:
-        """Send one record by its key, or to this partition."""
-        if partition is None:
-            assert key is not None, "a record without a key needs a partition"
-            partition = self._partition_of.get(key)
+    def add(self, records: Sequence[tuple[bytes, bytes]]) -> None:
+        """Send records, a key and a line each, every one to the partition of its key."""
+        places = self._partition_of
+        if len(places) > self._KEYS:
+            places.clear()
+        found: list[list[tuple[bytes, bytes]]] = [[] for _ in range(self._count)]
+        for record in records:
+            key = record[0]
+            partition = places.get(key)
             if partition is None:
-                partition = self._place(key)
-        self._out.records += 1
-        if self._single:
-            self._out.send(self._topic, key, line, self._lone, partition)
-            return
-        for frame_key, frame in self._builders[partition].add(key, line):
-            self._out.send(self._topic, frame_key, frame, self._headers, partition)
+                partition = places[key] = partition_of(key, self._count)
+            found[partition].append(record)
+        for partition, some in enumerate(found):
+            if some:
+                self._add(partition, some)
 
-    def add_all(self, key: bytes | None, lines: Sequence[bytes], partition: int) -> None:
-        """Send many records of one partition, in frames of their own: cheaper than one by one."""
-        if len(lines) == 1:
-            self.add(key, lines[0], partition)
-            return
-        self._out.records += len(lines)
-        self._flush(partition)  # what was added before goes before
-        for run in cut(lines, self._settings.frame_records, self._settings.frame_bytes):
-            self._out.send(self._topic, key, b"\n".join(run), self._headers, partition)
+    def add_to(self, partition: int, key: bytes | None, lines: Sequence[bytes]) -> None:
+        """Send records that share a key, or have none, to this partition."""
+        self._add(partition, [(key, line) for line in lines])
 
     def flush(self) -> None:
-        for partition in range(self._count):
-            self._flush(partition)
-
-    def _flush(self, partition: int) -> None:
-        for frame_key, frame in self._builders[partition].flush():
-            self._out.send(self._topic, frame_key, frame, self._headers, partition)
+        """Close every open frame."""
+        for partition, builder in enumerate(self._builders):
+            self._send(partition, builder.flush())
 
     def clear(self) -> None:
+        """Forget what is in open frames."""
         self._builders = [
             FrameBuilder(self._settings.frame_records, self._settings.frame_bytes) for _ in range(self._count)
         ]
 
-    def _place(self, key: bytes) -> int:
-        if len(self._partition_of) >= self._KEYS:
-            self._partition_of.clear()
-        place = self._partition_of[key] = partition_of(key, self._count)
-        return place
+    def _add(self, partition: int, records: Sequence[tuple[bytes | None, bytes]]) -> None:
+        self._out.records += len(records)
+        if not self._single:
+            self._send(partition, self._builders[partition].add(records))
+        elif max((len(line) for _, line in records), default=0) <= self._settings.chunk_bytes:
+            self._out.send_each(self._topic, records, self._lone, partition)
+        else:
+            for key, line in records:
+                self._out.send(self._topic, key, line, self._lone, partition)
+
+    def _send(self, partition: int, frames: Sequence[Frame]) -> None:
+        for key, frame in frames:
+            self._out.send(self._topic, key, frame, self._headers, partition)
 
 
 class Stage:
@@ -369,33 +382,39 @@ class _Session:
         """Assemble, transform and send; returns how many messages were taken, ends and errors not counted."""
         assert self._out is not None
         batch: list[Message] = []
-        append = batch.append
-        following, skip, at_end, last_ms = self._next, self._skip, self._at_end, self._last_ms
-        taken = size = 0
-        plain: RawHeaders = ()  # headers without a chunk; messages in a row mostly carry the same
+        following, last_ms = self._next, self._last_ms
+        taken = size = skip = 0
+        current = -1  # messages come in runs of one partition, mostly with the same headers
+        plain: RawHeaders = NO_HEADERS  # headers without a chunk
         for message in messages:
             error = message.error()
             if error is not None:
                 self._told(message, error)
+                current = -1  # it may have been the partition's end
                 continue
-            partition, offset = message.partition(), message.offset()
-            if partition not in following:
-                continue
-            at_end.pop(partition, None)
-            headers = message.headers() or ()
-            timestamp = message.timestamp()[1]
-            value = message.value() or b""
+            partition = message.partition()
+            if partition != current:
+                if partition not in following:
+                    continue
+                current = partition
+                skip = self._skip.get(partition, 0)
+                self._at_end.pop(partition, None)
+            offset, value = message.offset(), message.value() or b""
+            timestamp = last_ms[partition] = message.timestamp()[1]
+            following[partition] = offset + 1
             taken += 1
             size += len(value)
-            following[partition] = offset + 1
-            last_ms[partition] = timestamp
-            if headers != plain and not any(name == H_CHUNK for name, _ in headers):
+            headers = message.headers() or NO_HEADERS
+            if headers == plain:
+                headers = plain  # the same object, so that a transform need not compare again
+            elif not any(name == H_CHUNK for name, _ in headers):
                 plain = headers
-            if headers != plain:
+            else:
                 for result in self._assembler.feed(partition, offset, timestamp, message.key(), value, headers):
                     self._arrived(result, batch)
-            elif offset >= skip.get(partition, 0):
-                append(Message(partition, offset, timestamp, message.key(), value, headers))
+                continue
+            if offset >= skip:
+                batch.append(Message(partition, offset, timestamp, message.key(), value, headers))
         if not taken:
             return 0
         self._messages += taken

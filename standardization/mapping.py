@@ -2,19 +2,20 @@
 
 A plan is written out as Python code, as dataclasses are: one statement per field that the shape fills, none for the
 others. For a shape that comes often the code reads a struct's attributes; until then it is code that all shapes with
-the same roles share, and reads a tuple. `_code` writes both, so they cannot differ.
+the same roles share, and reads a tuple. `_body` writes what both do, so they cannot differ.
 """
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from operator import itemgetter
+from textwrap import indent
 from typing import Any, Final
 
 import msgspec
 
 from shared.errors import Reason
 from shared.records import Outcome, Record
-from standardization.fields import NUMBER, ROLES, Leaf, Reader, assign, free_name, reader
+from standardization.fields import NUMBER, ROLES, Leaf, assign, free_name, reader
 from standardization.refused import Refused, cut
 from standardization.values import Unreadable
 
@@ -33,17 +34,18 @@ _SHOWN: Final = 60  # characters of a key or a value in a refusal
 
 
 class Arrival(msgspec.Struct, frozen=True, gc=False):
-    """What is known of an entry besides its bytes."""
+    """What is known of entries besides their bytes and their record_ids: all entries of one message share it."""
 
-    place: str  # "<topic id, 8 hex>-<partition>-<offset>"; the record_id is f"{place}-{index in frame}"
     observed_timestamp: str  # RFC 3339, UTC
     source: str | None = None  # declared source
     run_id: str | None = None
     origin: str | None = None  # only on a replay
-    content_type: str | None = None
 
 
-Mapper = Callable[[Any, str, Arrival], Record]  # an entry, its record_id, its arrival; raises Unreadable
+# entry, record_id, arrival; raises Unreadable
+Mapper = Callable[[Any, str, Arrival], Record]
+# entries, their record_ids, their arrivals: the records of those that can be read, and the positions of the others
+BatchMapper = Callable[[Sequence[Any], Sequence[str], Sequence[Arrival]], tuple[list[Record], list[int]]]
 
 
 class Plan:
@@ -63,7 +65,7 @@ class Plan:
         outcome = self._filled.get("outcome")
         self._outcome_name = "" if outcome is None else free_name(leaves[outcome].name, self._attributes)
         shared_code = _shared_code(tuple(self._filled), self._contested)
-        self._map = _bound(shared_code, self._readers, self._outcome_name)
+        self._map: Mapper = self._bound(shared_code)
         self._pick = itemgetter(*self._filled.values(), -1, -1)  # always a tuple
 
     def settle(self, values: list[Any], record_id: str, arrival: Arrival) -> Record:
@@ -79,7 +81,7 @@ class Plan:
             except Unreadable:
                 plan = plan._after(values)
 
-    def mapper(self, attribute_of: Sequence[str]) -> Mapper:
+    def mapper(self, attribute_of: Sequence[str]) -> BatchMapper:
         """A mapper of objects that have each leaf as the (dotted) attribute listed. It does not settle."""
         expressions = {role: f"e.{attribute_of[leaf]}" for role, leaf in self._filled.items()}
         nullable = {role for role, leaf in self._filled.items() if self._leaves[leaf].kind == NUMBER}
@@ -87,8 +89,24 @@ class Plan:
             "{" + ", ".join(f"{name!r}: e.{attribute_of[leaf]}" for name, leaf in found.items()) + "}"
             for found in (self._resource, self._attributes)
         )
-        code = _code(expressions, nullable, self._contested, resource, attributes)
-        return _bound(compile(code, "<plan>", "exec"), self._readers, self._outcome_name)
+        body = _body(expressions, nullable, self._contested, resource, attributes)
+        mapper: BatchMapper = self._bound(compile(_BATCH.format(body=indent(body, 12 * " ")), "<plan>", "exec"))
+        return mapper
+
+    def _bound(self, code: Any) -> Any:
+        """The function `mapped` that this code defines, with this plan's readers."""
+        names: dict[str, Any] = {
+            "DECLARED_SOURCE": DECLARED_SOURCE,
+            "SEVERITY_OF_OUTCOME": SEVERITY_OF_OUTCOME,
+            "UNKNOWN": UNKNOWN,
+            "Record": Record,
+            "Unreadable": Unreadable,
+            "free_name": free_name,
+            "outcome_name": self._outcome_name,
+            **{f"read_{role}": read for role, read in self._readers.items()},
+        }
+        exec(code, names)  # noqa: S102 - the code is ours; of the entry it holds only quoted names
+        return names["mapped"]
 
     def _shared_entry(self, values: list[Any]) -> tuple[Any, ...]:
         *filled, resource, attributes = self._pick([*values, None])
@@ -119,70 +137,90 @@ def _invalid(leaf: Leaf, value: Any, accepted: str) -> Refused:
     return Refused(Reason.INVALID_FIELD, f"{cut(leaf.name, _SHOWN)} is {cut(shown, _SHOWN)}; accepted: {accepted}")
 
 
+_ONE: Final = """
+def mapped(e, record_id, arrival):
+    observed, declared = arrival.observed_timestamp, arrival.source
+    run_id, origin = arrival.run_id, arrival.origin
+{body}
+    return record
+"""
+_BATCH: Final = """
+def mapped(entries, record_ids, arrivals):
+    records, unreadable = [], []
+    add = records.append
+    latest = None
+    for position, (e, record_id, arrival) in enumerate(zip(entries, record_ids, arrivals)):
+        if arrival is not latest:
+            latest, observed, declared = arrival, arrival.observed_timestamp, arrival.source
+            run_id, origin = arrival.run_id, arrival.origin
+        try:
+{body}
+        except Unreadable:
+            unreadable.append(position)
+        else:
+            add(record)
+    return records, unreadable
+"""
+
+
 @lru_cache(maxsize=1024)
 def _shared_code(filled: tuple[str, ...], contested: frozenset[str]) -> Any:
     """The code for all shapes with these roles filled: the entry is a tuple of their values, resource, attributes."""
-    code = _code({role: f"e[{slot}]" for slot, role in enumerate(filled)}, set(filled), contested, "e[-2]", "e[-1]")
-    return compile(code, "<plan>", "exec")
+    body = _body({role: f"e[{slot}]" for slot, role in enumerate(filled)}, set(filled), contested, "e[-2]", "e[-1]")
+    return compile(_ONE.format(body=indent(body, 4 * " ")), "<plan>", "exec")
 
 
-def _code(
+def _body(
     expressions: Mapping[str, str], nullable: set[str], contested: frozenset[str], resource: str, attributes: str
 ) -> str:
-    """The text of `record`: the record of entry `e`, whose fields are found by these expressions."""
-    lines = [
-        "def record(e, record_id, arrival):",
-        "    observed, declared = arrival.observed_timestamp, arrival.source",
-        f"    resource = {resource}",
-        f"    attributes = {attributes}",
-    ]
-    for role in ROLES:
-        expression = expressions.get(role)
-        if expression is None:
-            lines.append(f"    {role} = None")
-        elif role in nullable:
-            lines.append(f"    {role} = None if (value := {expression}) is None else read_{role}(value)")
+    """The statements that make `record` of entry `e`, whose fields are found by these expressions.
+
+    What no entry of the shape has is written as a constant, and what does not depend on the entry is not looked at.
+    """
+    lines = [f"resource = {resource}", f"attributes = {attributes}"]
+    for role in expressions:
+        expression = expressions[role]
+        if role in nullable:
+            lines.append(f"{role} = None if (value := {expression}) is None else read_{role}(value)")
         else:
-            lines.append(f"    {role} = {expression}" if role == "body" else f"    {role} = read_{role}({expression})")
+            lines.append(f"{role} = {expression}" if role == "body" else f"{role} = read_{role}({expression})")
         if role in contested:
             unknown = " or outcome[0] == UNKNOWN" if role == "outcome" else ""
-            lines += [f"    if {role} is None{unknown}:", "        raise Unreadable"]
+            lines += [f"if {role} is None{unknown}:", "    raise Unreadable"]
+    if "service_name" in expressions:
+        lines += [
+            "if service_name is None:",
+            "    service_name = declared or UNKNOWN",
+            "elif declared and declared != service_name:",
+            "    resource[free_name(DECLARED_SOURCE, resource)] = declared",
+        ]
+    else:
+        lines.append("service_name = declared or UNKNOWN")
+    if "outcome" in expressions:
+        lines += [
+            "if outcome is None:",
+            "    outcome = UNKNOWN",
+            "else:",
+            "    outcome, stays = outcome",
+            "    if stays:",
+            f"        attributes[outcome_name] = {expressions['outcome']}",
+        ]
+    else:
+        lines.append("outcome = UNKNOWN")
+    severities = [role for role in ("severity", "severity_number") if role in expressions]
+    lines.append(f"level, text = {' or '.join([*severities, 'SEVERITY_OF_OUTCOME[outcome]'])}")
+    if "severity_number" in severities:
+        lines += ["if severity_number is not None:", "    level = severity_number[0]"]
+    fields = {role: role if role in expressions else "None" for role in ROLES}
+    timestamp = "timestamp or observed" if "timestamp" in expressions else "observed"
+    event_name = "event_name or UNKNOWN" if "event_name" in expressions else "UNKNOWN"
     lines += [
-        "    if service_name is None:",
-        "        service_name = declared or UNKNOWN",
-        "    elif declared and declared != service_name:",
-        "        resource[free_name(DECLARED_SOURCE, resource)] = declared",
-        "    if outcome is None:",
-        "        outcome = UNKNOWN",
-        "    else:",
-        "        outcome, stays = outcome",
-        "        if stays:",
-        f"            attributes[outcome_name] = {expressions.get('outcome')}",
-        "    level, text = severity or severity_number or SEVERITY_OF_OUTCOME[outcome]",
-        "    if severity_number is not None:",
-        "        level = severity_number[0]",
-        "    return Record(",
-        "        record_id, timestamp or observed, observed, service_name, event_name or UNKNOWN, outcome,",
-        "        arrival.run_id, arrival.origin, level, text, body, duration_s, memory_bytes, rows, transfer_bytes,",
-        "        trace_id, span_id,",
-        "        resource, attributes,",
-        "    )",
+        "record = Record(",
+        f"    record_id, {timestamp}, observed, service_name, {event_name}, outcome, run_id, origin, level, text,",
+        f"    {', '.join(fields[role] for role in _MEASURES)}, resource, attributes,",
+        ")",
     ]
     return "\n".join(lines)
 
 
-def _bound(code: Any, readers: Mapping[str, Reader], outcome_name: str) -> Mapper:
-    """The function that this code defines, with these readers."""
-    names: dict[str, Any] = {
-        "DECLARED_SOURCE": DECLARED_SOURCE,
-        "SEVERITY_OF_OUTCOME": SEVERITY_OF_OUTCOME,
-        "UNKNOWN": UNKNOWN,
-        "Record": Record,
-        "Unreadable": Unreadable,
-        "free_name": free_name,
-        "outcome_name": outcome_name,
-        **{f"read_{role}": read for role, read in readers.items()},
-    }
-    exec(code, names)  # noqa: S102 - the code is ours; of the entry it holds only quoted names
-    mapper: Mapper = names["record"]
-    return mapper
+_MEASURES: Final = ("body", "duration_s", "memory_bytes", "rows", "transfer_bytes", "trace_id", "span_id")

@@ -27,6 +27,9 @@ class Rejected(NamedTuple):
     value: bytes  # the original bytes
 
 
+EntriesReader = Callable[[Sequence[bytes], Sequence[str], Sequence[Arrival]], list[Record | Refused]]
+
+
 def _series_key(names: tuple[str, str]) -> bytes:
     return series_key(*names)
 
@@ -42,39 +45,48 @@ class Standardizer:
         self._keys: Final = Memo(_series_key, 4096)
         self._readers: Final = Memo(self._reader, 64)
 
-    def entries(self, lines: Sequence[bytes], arrival: Arrival) -> tuple[list[tuple[bytes, bytes]], list[Rejected]]:
+    def entries(
+        self,
+        content_type: str | None,
+        lines: Sequence[bytes],
+        record_ids: Sequence[str],
+        arrivals: Sequence[Arrival],
+    ) -> tuple[list[tuple[bytes, bytes]], list[Rejected]]:
         """The series key and the record's line of each good entry, in order, and the rejected ones.
 
-        A line is one JSON object without LF, `record_id` first. Never raises, whatever the bytes are.
+        A line is one JSON object without LF, `record_id` first. Never raises, whatever the bytes are. The more entries
+        of one type in a call, the less each costs.
         """
+        if lines and max(map(len, lines)) > self._parse_max_bytes:
+            found = [
+                self._unparsed_record(len(line), record_id, arrival)
+                if len(line) > self._parse_max_bytes
+                else self._readers[content_type]([line], [record_id], [arrival])[0]
+                for line, record_id, arrival in zip(lines, record_ids, arrivals, strict=True)
+            ]
+        else:
+            found = self._readers[content_type](lines, record_ids, arrivals)
         good: list[tuple[bytes, bytes]] = []
         rejected: list[Rejected] = []
-        encode, keys = self._encode, self._keys
-        parse_max_bytes, record_max_bytes = self._parse_max_bytes, self._record_max_bytes
-        read = self._readers[arrival.content_type]
-        place = arrival.place
-        for index, line in enumerate(lines):
-            if len(line) > parse_max_bytes:
-                good.append(self._unparsed(len(line), index, arrival))
-                continue
-            try:
-                record = read(line, f"{place}-{index}", arrival)
-            except Refused as refused:
-                rejected.append(Rejected(index, refused.reason, refused.detail, line))
+        encode, keys, limit = self._encode, self._keys, self._record_max_bytes
+        for index, record in enumerate(found):
+            if isinstance(record, Refused):
+                rejected.append(Rejected(index, record.reason, record.detail, lines[index]))
                 continue
             encoded = encode(record)
-            if len(encoded) > record_max_bytes:
-                record, encoded = fit(record, len(line), record_max_bytes)
+            if len(encoded) > limit:
+                record, encoded = fit(record, len(lines[index]), limit)
             good.append((keys[record.service_name, record.event_name], encoded))
         return good, rejected
 
-    def unparsed(self, size: int, arrival: Arrival) -> tuple[bytes, bytes]:
-        """The record of an entry over parse_max_bytes, of which only the size is known here (its bytes are on disk)."""
-        return self._unparsed(size, 0, arrival)
+    def unparsed(self, size: int, record_id: str, arrival: Arrival) -> tuple[bytes, bytes]:
+        """Key and line of an entry over parse_max_bytes, of which only the size is known: its bytes are on disk."""
+        record, encoded = fit(self._unparsed_record(size, record_id, arrival), size, self._record_max_bytes)
+        return self._keys[record.service_name, record.event_name], encoded
 
-    def _unparsed(self, size: int, index: int, arrival: Arrival) -> tuple[bytes, bytes]:
-        record = Record(
-            record_id=f"{arrival.place}-{index}",
+    def _unparsed_record(self, size: int, record_id: str, arrival: Arrival) -> Record:
+        return Record(
+            record_id=record_id,
             timestamp=arrival.observed_timestamp,
             observed_timestamp=arrival.observed_timestamp,
             service_name=arrival.source or UNKNOWN,
@@ -85,28 +97,33 @@ class Standardizer:
             body=f"An entry of {size} bytes; over {self._parse_max_bytes} bytes an entry is kept but not parsed.",
             original_bytes=size,
         )
-        record, encoded = fit(record, size, self._record_max_bytes)
-        return self._keys[record.service_name, record.event_name], encoded
 
-    def _reader(self, content_type: str | None) -> Callable[[bytes, str, Arrival], Record]:
+    def _reader(self, content_type: str | None) -> EntriesReader:
         """How entries of this type are read: as JSON, as text, or, where the type says neither, by what they are."""
         kind = (content_type or "").partition(";")[0].strip().lower()
         if kind in {NDJSON, "application/json", "application/jsonl"} or kind.endswith("+json"):
-            return self._json.record
-        return _text_record if kind.startswith("text/") else self._json_or_text
+            return self._json.records
+        return _text_records if kind.startswith("text/") else self._json_or_text
 
-    def _json_or_text(self, line: bytes, record_id: str, arrival: Arrival) -> Record:
-        """An entry of no stated type: JSON if it is JSON or begins as an object does, else text."""
-        try:
-            return self._json.record(line, record_id, arrival)
-        except NotJson:
-            if line.lstrip().startswith(b"{"):
-                raise
-            return _text_record(line, record_id, arrival)
+    def _json_or_text(
+        self, lines: Sequence[bytes], record_ids: Sequence[str], arrivals: Sequence[Arrival]
+    ) -> list[Record | Refused]:
+        """Entries of no stated type: JSON if it is JSON or begins as an object does, else text."""
+        found = self._json.records(lines, record_ids, arrivals)
+        for index, record in enumerate(found):
+            if isinstance(record, NotJson) and not lines[index].lstrip().startswith(b"{"):
+                found[index] = _text_record(lines[index], record_ids[index], arrivals[index])
+        return found
 
 
-def _text_record(line: bytes, record_id: str, arrival: Arrival) -> Record:
+def _text_records(
+    lines: Sequence[bytes], record_ids: Sequence[str], arrivals: Sequence[Arrival]
+) -> list[Record | Refused]:
+    return list(map(_text_record, lines, record_ids, arrivals))
+
+
+def _text_record(line: bytes, record_id: str, arrival: Arrival) -> Record | Refused:
     try:
         return text.record_of(line.decode(), record_id, arrival)
     except UnicodeDecodeError as error:
-        raise not_utf8(error) from None
+        return not_utf8(error)

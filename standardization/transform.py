@@ -15,12 +15,13 @@ from shared.config import Settings
 from shared.errors import Reason
 from shared.frames import entries
 from shared.records import DeadLetter, timestamp_of
-from shared.stage import Message, Output, Stream
+from shared.stage import NO_HEADERS, Message, Output, RawHeaders, Stream
 from shared.topics import H_CONTENT_TYPE, H_ORIGIN, H_PUSH, H_RUN, H_SOURCE, RAW_LOGS, STANDARDIZED_LOGS
 from standardization.standardize import Arrival, Standardizer
 
 STAGE = "standardization"
 PUSH_MEMORY_S = 24 * 3600
+_BATCH = 256  # entries read together: many of each shape, and few enough to stay in the processor's cache
 
 
 class _Seen(msgspec.Struct, frozen=True):
@@ -72,6 +73,19 @@ class PushMemory:
             self._changed.append((partition, run.encode(), None))
 
 
+class _Batch:
+    """Entries of one content type, read together: four lists that have a place for each."""
+
+    __slots__ = ("arrivals", "content_type", "lines", "messages", "record_ids")
+
+    def __init__(self, content_type: str | None) -> None:
+        self.content_type = content_type
+        self.lines: list[bytes] = []
+        self.record_ids: list[str] = []
+        self.arrivals: list[Arrival] = []
+        self.messages: list[Message] = []  # that the entry came in
+
+
 class Standardization:
     """The transform of the standardization stage."""
 
@@ -82,51 +96,55 @@ class Standardization:
         self._pushes = PushMemory()
         self._stream: Stream | None = None
         self._out: Output | None = None
-        self._observed: tuple[int, str] = (0, "")
 
     def handle(self, messages: Sequence[Message], topic_id: str, out: Output) -> int:
         if out is not self._out:
             self._out, self._stream = out, out.stream(STANDARDIZED_LOGS)
-        stream = self._stream
-        assert stream is not None
-        add = stream.add
+        batch = _Batch(None)
         count = 0
         named = _NOTHING
-        raw: Sequence[tuple[str, bytes | None]] = ()
+        arrival: Arrival | None = None
+        seen: tuple[RawHeaders, int] = (NO_HEADERS, 0)
         for message in messages:
-            if message.headers != raw:  # messages in a row mostly carry the same
-                named, raw = _read(message.headers), message.headers
-            arrival = Arrival(
-                f"{topic_id}-{message.partition}-{message.offset}",
-                self._observed_at(message.timestamp_ms),
-                named.source,
-                named.run_id,
-                named.origin,
-                named.content_type,
-            )
+            headers, at_ms = message.headers, message.timestamp_ms
+            if arrival is None or headers is not seen[0] or at_ms != seen[1]:
+                if headers is not seen[0]:
+                    named = _read(headers)
+                seen = headers, at_ms
+                arrival = Arrival(timestamp_of(at_ms * 1_000_000), named.source, named.run_id, named.origin)
+            place = f"{topic_id}-{message.partition}-{message.offset}"
             if named.overlong is not None:
-                self._refuse(message, arrival, named.overlong)
+                self._refuse(message, place, arrival, named.overlong)
                 count += 1
                 continue
-            if named.push is not None and self._pushes.is_repeat(
-                message.partition, named.push, message.timestamp_ms // 1000
-            ):
+            if named.push is not None and self._pushes.is_repeat(message.partition, named.push, at_ms // 1000):
                 out.count(metrics.PUSHES_DEDUPLICATED)
                 continue
             value = message.value
             if message.payload is not None:
                 if message.payload.size > self._parse_max:
-                    add(*self._standardizer.unparsed(message.payload.size, arrival))
+                    batch = self._done(batch)  # what came before goes before
+                    self._send([self._standardizer.unparsed(message.payload.size, f"{place}-0", arrival)])
                     count += 1
                     continue
                 value = message.payload.read()
-            lines = entries(value, arrival.content_type)
+            if named.content_type != batch.content_type:
+                batch = self._done(batch, named.content_type)
+            lines = entries(value, named.content_type)
+            if len(lines) == 1:
+                batch.lines.append(lines[0])
+                batch.record_ids.append(place + "-0")
+                batch.arrivals.append(arrival)
+                batch.messages.append(message)
+            else:
+                batch.lines += lines
+                batch.record_ids += [f"{place}-{index}" for index in range(len(lines))]
+                batch.arrivals += [arrival] * len(lines)
+                batch.messages += [message] * len(lines)
             count += len(lines)
-            good, rejected = self._standardizer.entries(lines, arrival)
-            for key, line in good:
-                add(key, line)
-            for bad in rejected:
-                self._dead(message, arrival, bad.index, bad.reason, bad.detail, bad.value)
+            if len(batch.lines) >= _BATCH or message.payload is not None:
+                batch = self._done(batch, named.content_type)
+        self._done(batch)
         return count
 
     def finish(self, out: Output) -> None:
@@ -141,19 +159,35 @@ class Standardization:
     def forget(self, partition: int) -> None:
         self._pushes.forget(partition)
 
-    def _observed_at(self, milliseconds: int) -> str:
-        if self._observed[0] != milliseconds:
-            self._observed = (milliseconds, timestamp_of(milliseconds * 1_000_000))
-        return self._observed[1]
+    def _done(self, batch: _Batch, content_type: str | None = None) -> _Batch:
+        """Standardize a batch and send what became of it; a new one for what follows."""
+        good, rejected = self._standardizer.entries(batch.content_type, batch.lines, batch.record_ids, batch.arrivals)
+        self._send(good)
+        for bad in rejected:
+            self._dead(
+                batch.messages[bad.index],
+                batch.record_ids[bad.index],
+                batch.arrivals[bad.index],
+                bad.reason,
+                bad.detail,
+                bad.value,
+            )
+        return _Batch(content_type)
 
-    def _refuse(self, message: Message, arrival: Arrival, header: str) -> None:
+    def _send(self, records: Sequence[tuple[bytes, bytes]]) -> None:
+        assert self._stream is not None
+        self._stream.add(records)
+
+    def _refuse(self, message: Message, place: str, arrival: Arrival, header: str) -> None:
         """A foreign producer's header that no record could carry: the message is one dead letter."""
         value = message.value if message.payload is None else message.payload.read()
         detail = f"header {header} is longer than {_HEADER_MAX} characters"
-        bare = Arrival(arrival.place, arrival.observed_timestamp)
-        self._dead(message, bare, 0, Reason.INVALID_HEADER, detail, value)
+        bare = Arrival(arrival.observed_timestamp)
+        self._dead(message, f"{place}-0", bare, Reason.INVALID_HEADER, detail, value)
 
-    def _dead(self, message: Message, arrival: Arrival, index: int, reason: Reason, detail: str, value: bytes) -> None:
+    def _dead(
+        self, message: Message, record_id: str, arrival: Arrival, reason: Reason, detail: str, value: bytes
+    ) -> None:
         assert self._out is not None
         self._out.dead_letter(
             DeadLetter(
@@ -164,8 +198,8 @@ class Standardization:
                 topic=self._topic,
                 partition=message.partition,
                 offset=message.offset,
-                index=index,
-                record_id=f"{arrival.place}-{index}",
+                index=int(record_id.rpartition("-")[2]),
+                record_id=record_id,
                 time=timestamp_of(time.time_ns()),
                 run_id=arrival.run_id,
                 origin=arrival.origin,

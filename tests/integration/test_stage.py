@@ -47,7 +47,7 @@ class Pass:
                 if line == self.fails_at:
                     self.fails_at = None
                     raise OSError(28, "as if the disk were full, once")
-                stream.add(b"key", line, message.partition)
+                stream.add_to(message.partition, b"key", [line])
                 self.counts[message.partition] = self.counts.get(message.partition, 0) + 1
                 self._dirty.add(message.partition)
                 count += 1

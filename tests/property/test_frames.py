@@ -10,12 +10,22 @@ lines = st.lists(
 )
 
 
-@given(lines, st.lists(st.sampled_from([b"a", b"b", None]), min_size=50), st.integers(1, 10), st.integers(1, 60))
+@given(
+    lines,
+    st.lists(st.sampled_from([b"a", b"b", None]), min_size=50),
+    st.lists(st.integers(1, 20), min_size=50),
+    st.integers(1, 10),
+    st.integers(1, 60),
+)
 def test_what_is_framed_comes_out_again_in_order(
-    records: list[bytes], keys: list[bytes | None], max_records: int, max_bytes: int
+    records: list[bytes], keys: list[bytes | None], portions: list[int], max_records: int, max_bytes: int
 ) -> None:
     builder = FrameBuilder(max_records, max_bytes)
-    frames = [frame for key, record in zip(keys, records, strict=False) for frame in builder.add(key, record)]
+    frames = []
+    end = 0
+    for portion in portions:
+        begin, end = end, min(end + portion, len(records))
+        frames += builder.add(list(zip(keys[begin:end], records[begin:end], strict=True)))
     frames += builder.flush()
     runs = [entries(value, "application/x-ndjson") for _, value in frames]
     assert [record for run in runs for record in run] == records
@@ -26,7 +36,7 @@ def test_what_is_framed_comes_out_again_in_order(
         assert len(run) <= max_records
         assert len(value) <= max_bytes or len(run) == 1
         at += len(run)
-    assert [list(run) for run in cut(records, max_records, max_bytes)] == runs
+    assert [records[run] for run in cut(list(map(len, records)), max_records, max_bytes)] == runs
 
 
 @given(st.binary(), st.sampled_from([None, "application/x-ndjson", "application/json", "text/plain; x"]))

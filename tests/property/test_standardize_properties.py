@@ -6,14 +6,13 @@ from typing import Any
 import msgspec
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from msgspec.structs import replace
 
 from shared.records import Record, timestamp_of
 from standardization.fields import NUMBER, TEXT, meaning, reader
-from standardization.standardize import Arrival, Standardizer
+from standardization.standardize import Standardizer
 from standardization.values import is_blank
+from tests.standardizing import standardized
 
-ARRIVAL = Arrival("0badcafe-3-17", "2026-03-17T09:00:00Z", content_type="application/x-ndjson")
 LIMIT = 16 << 10
 
 texts = st.text(st.characters(codec="utf-8"), max_size=30)
@@ -43,8 +42,8 @@ def line_of(entry: Any) -> bytes:
     return json.dumps(entry, ensure_ascii=False).encode()
 
 
-def standardized(subject: Standardizer, line: bytes) -> Record | None:
-    good, rejected = subject.entries([line], ARRIVAL)
+def record_of(subject: Standardizer, line: bytes) -> Record | None:
+    good, rejected = standardized(subject, [line])
     assert len(good) + len(rejected) == 1
     return msgspec.json.decode(good[0][1], type=Record) if good else None
 
@@ -54,7 +53,7 @@ def standardized(subject: Standardizer, line: bytes) -> Record | None:
     st.sampled_from([None, "application/x-ndjson", "application/json", "text/plain", "image/png", ""]),
 )
 def test_any_bytes_are_accepted_or_rejected_and_never_raise(lines: list[bytes], content_type: str | None) -> None:
-    good, rejected = Standardizer(1 << 20, LIMIT).entries(lines, replace(ARRIVAL, content_type=content_type))
+    good, rejected = standardized(Standardizer(1 << 20, LIMIT), lines, content_type=content_type)
     assert len(good) + len(rejected) == len(lines)
     indices = {int(json.loads(line)["record_id"].rpartition("-")[2]) for _, line in good} | {
         bad.index for bad in rejected
@@ -67,16 +66,16 @@ def test_any_bytes_are_accepted_or_rejected_and_never_raise(lines: list[bytes], 
 def test_a_damaged_entry_never_raises_even_in_a_known_shape(entry: dict[str, Any], at: int, damage: bytes) -> None:
     line = line_of(entry)
     subject = Standardizer(1 << 20, LIMIT)
-    subject.entries([line] * 4, ARRIVAL)
+    standardized(subject, [line] * 4)
     at %= len(line)
     damaged = [line[:at] + damage + line[at:], line[:at] + damage + line[at + 1 :], line[:at]]
-    known, fresh = subject.entries(damaged, ARRIVAL), Standardizer(1 << 20, LIMIT).entries(damaged, ARRIVAL)
+    known, fresh = standardized(subject, damaged), standardized(Standardizer(1 << 20, LIMIT), damaged)
     assert known == fresh
 
 
 @given(entries)
 def test_every_line_is_a_record_that_encodes_identically(entry: dict[str, Any]) -> None:
-    for _, line in Standardizer(1 << 20, LIMIT).entries([line_of(entry)], ARRIVAL)[0]:
+    for _, line in standardized(Standardizer(1 << 20, LIMIT), [line_of(entry)])[0]:
         assert msgspec.json.encode(msgspec.json.decode(line, type=Record)) == line
         assert line.startswith(b'{"record_id":"0badcafe-3-17-0",')
 
@@ -85,29 +84,29 @@ def test_every_line_is_a_record_that_encodes_identically(entry: dict[str, Any]) 
 def test_a_known_shape_gives_the_same_as_an_unknown_one(entry: dict[str, Any]) -> None:
     line = line_of(entry)
     subject = Standardizer(1 << 20, LIMIT)
-    results = [subject.entries([line], ARRIVAL) for _ in range(5)]
+    results = [standardized(subject, [line]) for _ in range(5)]
     assert all(result == results[0] for result in results)
 
 
 @given(st.lists(entries, max_size=4), entries)
 def test_what_was_seen_before_changes_nothing(before: list[dict[str, Any]], entry: dict[str, Any]) -> None:
     subject = Standardizer(1 << 20, LIMIT)
-    subject.entries([line_of(one) for one in before] * 3, ARRIVAL)
-    assert subject.entries([line_of(entry)], ARRIVAL) == Standardizer(1 << 20, LIMIT).entries([line_of(entry)], ARRIVAL)
+    standardized(subject, [line_of(one) for one in before] * 3)
+    assert standardized(subject, [line_of(entry)]) == standardized(Standardizer(1 << 20, LIMIT), [line_of(entry)])
 
 
 @given(entries, st.randoms(use_true_random=False))
 def test_the_order_of_keys_changes_nothing(entry: dict[str, Any], random: Any) -> None:
     shuffled = dict(random.sample(list(entry.items()), len(entry)))
     subject = Standardizer(1 << 20, LIMIT)
-    good, _ = subject.entries([line_of(entry)], ARRIVAL)
-    assert subject.entries([line_of(shuffled)], ARRIVAL)[0] == good
+    good, _ = standardized(subject, [line_of(entry)])
+    assert standardized(subject, [line_of(shuffled)])[0] == good
 
 
 @given(st.dictionaries(st.text(st.characters(codec="utf-8"), max_size=12), scalars, max_size=8))
 def test_every_value_of_unknown_names_is_an_attribute_under_its_name(entry: dict[str, Any]) -> None:
     entry = {f"x {key}": value for key, value in entry.items()}
-    record = standardized(Standardizer(1 << 20, LIMIT), line_of(entry))
+    record = record_of(Standardizer(1 << 20, LIMIT), line_of(entry))
     assert record is not None
     assert record.attributes == {
         name: str(value) if type(value) is int and not -(2**63) <= value < 2**63 else value
@@ -118,7 +117,7 @@ def test_every_value_of_unknown_names_is_an_attribute_under_its_name(entry: dict
 @given(entries)
 def test_every_leaf_is_found_again(entry: dict[str, Any]) -> None:
     """In an attribute, in resource, or in a field that its name stands for, unless the vendor left it blank."""
-    record = standardized(Standardizer(1 << 20, 1 << 20), line_of(entry))
+    record = record_of(Standardizer(1 << 20, 1 << 20), line_of(entry))
     if record is None:
         return
     kept = [*record.attributes.values(), *record.resource.values()]
@@ -162,7 +161,7 @@ def leaf_paths(value: dict[str, Any], path: tuple[str, ...] = ()) -> list[tuple[
 )
 def test_a_record_is_never_over_its_limit(entry: dict[str, str]) -> None:
     line = line_of(entry)
-    for key, encoded in Standardizer(1 << 20, LIMIT).entries([line], ARRIVAL)[0]:
+    for key, encoded in standardized(Standardizer(1 << 20, LIMIT), [line])[0]:
         record = msgspec.json.decode(encoded, type=Record)
         assert len(encoded) <= LIMIT
         assert bool(record.truncated_fields) == (record.original_bytes is not None)
@@ -176,8 +175,8 @@ def test_a_duplicate_key_is_always_found_whatever_the_spacing(entry: dict[str, A
     inner = line_of(entry).decode()[1:-1]
     line = f"{{{inner},{space}{json.dumps(twice)}{space}:{space}{json.dumps(data.draw(scalars))}}}".encode()
     subject = Standardizer(1 << 20, LIMIT)
-    subject.entries([line_of(entry)] * 4, ARRIVAL)
-    (rejected,) = subject.entries([line], ARRIVAL)[1]
+    standardized(subject, [line_of(entry)] * 4)
+    (rejected,) = standardized(subject, [line])[1]
     assert rejected.reason == "duplicate_key"
 
 

@@ -8,15 +8,14 @@ import pytest
 from benchmarks.entries import SIZE, frames, generate
 from benchmarks.figures import Target, percentile
 from benchmarks.kafka_probe import Appended
-from standardization.standardize import Arrival, Standardizer
-
-_ARRIVAL = Arrival("0badcafe-0-1", "2026-03-17T09:00:00Z", None, "run", None, "application/x-ndjson")
+from standardization.standardize import Standardizer
+from tests.standardizing import standardized
 
 
 def test_every_entry_has_the_stated_size_and_is_standardized_with_all_that_is_measured_of_it() -> None:
     entries = generate(2_000, seed=1)
     assert {len(entry) for entry in entries} == {SIZE}
-    good, rejected = Standardizer(1 << 20, 1 << 20).entries(entries, _ARRIVAL)
+    good, rejected = standardized(Standardizer(1 << 20, 1 << 20), entries)
     assert not rejected
     records = [msgspec.json.decode(line) for _, line in good]
     assert len({record["service_name"] for record in records}) == 7

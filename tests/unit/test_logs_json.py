@@ -8,16 +8,16 @@ import msgspec
 import pytest
 
 from shared.records import Record, status_of
-from standardization.standardize import Arrival, Standardizer
+from standardization.standardize import Standardizer
+from tests.standardizing import standardized
 
 LOGS = Path(__file__).parents[2] / "logs.json"
-ARRIVAL = Arrival("0badcafe-0-0", "2026-03-17T12:00:00Z", content_type="application/json")
 
 
 @pytest.fixture(scope="module")
 def records() -> list[Record]:
     lines = [json.dumps(entry).encode() for entry in json.loads(LOGS.read_text())]
-    good, rejected = Standardizer(16 << 20, 2 << 20).entries(lines, ARRIVAL)
+    good, rejected = standardized(Standardizer(16 << 20, 2 << 20), lines, content_type="application/json")
     assert not rejected
     return [msgspec.json.decode(line, type=Record) for _, line in good]
 

@@ -10,9 +10,8 @@ from msgspec.structs import replace
 from shared.errors import Reason
 from shared.records import Record
 from standardization.standardize import Arrival, Rejected, Standardizer
+from tests.standardizing import ARRIVAL, NDJSON, PLACE, standardized
 
-NDJSON = "application/x-ndjson"
-ARRIVAL = Arrival("0badcafe-3-17", "2026-03-17T09:00:00Z", content_type=NDJSON)
 AGAIN = 5  # more often than a shape needs to get its struct
 
 
@@ -20,13 +19,18 @@ def standardizer(parse_max_bytes: int = 1 << 20, record_max_bytes: int = 16 << 1
     return Standardizer(parse_max_bytes, record_max_bytes)
 
 
-def record_of(entry: dict[str, Any] | bytes, arrival: Arrival = ARRIVAL, subject: Standardizer | None = None) -> Record:
+def record_of(
+    entry: dict[str, Any] | bytes,
+    arrival: Arrival = ARRIVAL,
+    subject: Standardizer | None = None,
+    content_type: str | None = NDJSON,
+) -> Record:
     """The record of one entry, which is the same the first time and when its shape has become known."""
     line = entry if isinstance(entry, bytes) else json.dumps(entry).encode()
     subject = subject or standardizer()
     found = []
     for _ in range(AGAIN):
-        good, rejected = subject.entries([line], arrival)
+        good, rejected = standardized(subject, [line], arrival, content_type)
         assert not rejected
         found.append(good[0][1])
     assert set(found) == {found[0]}
@@ -34,7 +38,7 @@ def record_of(entry: dict[str, Any] | bytes, arrival: Arrival = ARRIVAL, subject
 
 
 def rejection_of(line: bytes, content_type: str | None = NDJSON) -> Rejected:
-    good, rejected = standardizer().entries([line], replace(ARRIVAL, content_type=content_type))
+    good, rejected = standardized(standardizer(), [line], content_type=content_type)
     assert not good
     assert rejected[0].value == line
     assert len(rejected[0].detail) <= 300
@@ -66,7 +70,7 @@ def test_an_entry_in_its_plainest_form_fills_the_record() -> None:
 
 
 def test_the_key_is_the_series_and_the_line_begins_with_the_record_id() -> None:
-    good, _ = standardizer().entries([b'{"source":"s","api":"a"}', b'{"source":"s","api":"b"}'], ARRIVAL)
+    good, _ = standardized(standardizer(), [b'{"source":"s","api":"a"}', b'{"source":"s","api":"b"}'])
     assert [key for key, _ in good] == [b"s/a", b"s/b"]
     assert [line.startswith(b'{"record_id":"0badcafe-3-17-%d",' % n) for n, (_, line) in enumerate(good)] == [
         True,
@@ -246,7 +250,7 @@ def test_a_duplicate_key_is_found_in_a_shape_that_is_known() -> None:
     subject = standardizer()
     record_of(b'{"a":"x","b":1}', subject=subject)
     for line in (b'{"a":"x","b":1,"b":2}', b'{"a":"x","b":1,"b" :2}', b'{"b":1,"b":2}', b'{"a":"x","a":"y","b":1}'):
-        assert subject.entries([line], ARRIVAL)[1][0].reason is Reason.DUPLICATE_KEY
+        assert standardized(subject, [line])[1][0].reason is Reason.DUPLICATE_KEY
 
 
 def test_garbage_is_found_in_a_shape_that_is_known() -> None:
@@ -259,7 +263,7 @@ def test_garbage_is_found_in_a_shape_that_is_known() -> None:
         (b'{"a":"x","duration":1', Reason.MALFORMED_JSON),
         (b'{"a":"x","duration":1}}', Reason.MALFORMED_JSON),
     ):
-        assert subject.entries([line], ARRIVAL)[1][0].reason is reason
+        assert standardized(subject, [line])[1][0].reason is reason
 
 
 def test_a_known_shape_with_other_types_and_orders_is_read_all_the_same() -> None:
@@ -276,24 +280,24 @@ def test_a_known_shape_with_other_types_and_orders_is_read_all_the_same() -> Non
 
 
 def test_good_and_bad_entries_of_a_frame_are_told_apart_by_index() -> None:
-    good, rejected = standardizer().entries([b'{"a":1}', b"{", b'{"a":2}', b"[]"], ARRIVAL)
+    good, rejected = standardized(standardizer(), [b'{"a":1}', b"{", b'{"a":2}', b"[]"])
     assert [json.loads(line)["record_id"] for _, line in good] == ["0badcafe-3-17-0", "0badcafe-3-17-2"]
     assert [(bad.index, bad.reason) for bad in rejected] == [(1, Reason.MALFORMED_JSON), (3, Reason.NOT_AN_OBJECT)]
 
 
 @pytest.mark.parametrize("content_type", ["text/plain", "text/plain; charset=utf-8", None, "application/octet-stream"])
 def test_text_becomes_a_record_whose_body_it_is(content_type: str | None) -> None:
-    arrival = replace(ARRIVAL, content_type=content_type, source="cron", run_id="r")
-    record = record_of(b"[warning] disk is 91 % full\n  on /var", arrival)
+    arrival = replace(ARRIVAL, source="cron", run_id="r")
+    record = record_of(b"[warning] disk is 91 % full\n  on /var", arrival, content_type=content_type)
     assert record.body == "[warning] disk is 91 % full\n  on /var"
     assert (record.service_name, record.event_name, record.outcome) == ("cron", "unknown", "unknown")
     assert (record.severity_number, record.severity_text, record.run_id) == (13, "warning", "r")
-    assert record_of(b"erroneous", arrival).severity_number == 9
-    assert record_of(b"ERROR: x", arrival).severity_number == 17
+    assert record_of(b"erroneous", arrival, content_type=content_type).severity_number == 9
+    assert record_of(b"ERROR: x", arrival, content_type=content_type).severity_number == 17
 
 
 def test_stated_text_stays_text_even_if_it_is_json() -> None:
-    assert record_of(b'{"a":1}', replace(ARRIVAL, content_type="text/plain")).body == '{"a":1}'
+    assert record_of(b'{"a":1}', content_type="text/plain").body == '{"a":1}'
 
 
 def test_text_must_be_utf_8() -> None:
@@ -303,7 +307,7 @@ def test_text_must_be_utf_8() -> None:
 
 @pytest.mark.parametrize("content_type", [None, "application/json; charset=utf-8", "application/problem+json"])
 def test_json_is_read_under_any_type_that_allows_it(content_type: str | None) -> None:
-    assert record_of(b'{\n "a": 1\n}', replace(ARRIVAL, content_type=content_type)).attributes == {"a": 1}
+    assert record_of(b'{\n "a": 1\n}', content_type=content_type).attributes == {"a": 1}
 
 
 def test_without_a_type_what_begins_as_an_object_is_not_taken_for_text() -> None:
@@ -314,17 +318,17 @@ def test_without_a_type_what_begins_as_an_object_is_not_taken_for_text() -> None
 def test_an_entry_too_large_to_parse_is_recorded_by_its_size() -> None:
     subject = standardizer(parse_max_bytes=1024)
     arrival = replace(ARRIVAL, source="dump", run_id="r")
-    [(key, line)] = subject.entries([b"{" * 1025], arrival)[0]
+    [(key, line)] = standardized(subject, [b"{" * 1025], arrival)[0]
     record = msgspec.json.decode(line, type=Record)
     assert key == b"dump/unknown"
     assert (record.record_id, record.original_bytes, record.run_id) == ("0badcafe-3-17-0", 1025, "r")
     assert "1025 bytes" in (record.body or "")
-    assert subject.unparsed(1025, arrival) == (key, line)
+    assert subject.unparsed(1025, f"{PLACE}-0", arrival) == (key, line)
 
 
 def test_a_large_record_has_its_largest_fields_cut_and_named() -> None:
     line = json.dumps({"message": "m" * 20_000, "note": "n" * 3_000, "small": "s" * 500, "source": "s"}).encode()
-    [(_, encoded)] = standardizer().entries([line], ARRIVAL)[0]
+    [(_, encoded)] = standardized(standardizer(), [line])[0]
     record = msgspec.json.decode(encoded, type=Record)
     assert 15 << 10 < len(encoded) <= 16 << 10
     assert record.truncated_fields == ("body",)
@@ -344,7 +348,7 @@ def test_a_large_record_has_its_largest_fields_cut_and_named() -> None:
     ],
 )
 def test_a_record_fits_whatever_makes_it_large(entry: dict[str, Any]) -> None:
-    good, rejected = standardizer().entries([json.dumps(entry).encode()], ARRIVAL)
+    good, rejected = standardized(standardizer(), [json.dumps(entry).encode()])
     assert not rejected
     assert len(good[0][1]) <= 16 << 10
     record = msgspec.json.decode(good[0][1], type=Record)
@@ -356,7 +360,7 @@ def test_hostile_keys_do_not_fill_the_memory() -> None:
     subject = standardizer()
     most = 0
     for number in range(2_000):
-        subject.entries([b'{"key-%d":1}' % number] * 3, ARRIVAL)
+        standardized(subject, [b'{"key-%d":1}' % number] * 3)
         most = max(most, len(subject._json._shapes))
     assert 500 < most < 1_000
     assert sum(map(len, subject._json._guesses.values())) <= most
@@ -365,15 +369,13 @@ def test_hostile_keys_do_not_fill_the_memory() -> None:
 
 def test_a_huge_shape_is_not_remembered() -> None:
     subject = standardizer()
-    subject.entries(
-        [json.dumps({f"key-{n}": n for n in range(1_000)}).encode(), b'{"%s":1}' % (b"k" * 40_000)], ARRIVAL
-    )
+    standardized(subject, [json.dumps({f"key-{n}": n for n in range(1_000)}).encode(), b'{"%s":1}' % (b"k" * 40_000)])
     assert not subject._json._shapes
 
 
 def test_names_of_any_length_do_not_fill_the_memory() -> None:
     subject = standardizer()
-    subject.entries([json.dumps({"source": "s" * 5_000 + str(n), "api": "a"}).encode() for n in range(10)], ARRIVAL)
+    standardized(subject, [json.dumps({"source": "s" * 5_000 + str(n), "api": "a"}).encode() for n in range(10)])
     assert not subject._keys
 
 
@@ -390,3 +392,37 @@ def test_what_gives_way_in_ever_new_ways_does_not_fill_the_memory() -> None:
         return 1 + sum(map(kept, plan._without.values()))
 
     assert kept(shape.plan) <= 1 + 4 + 16 + 64
+
+
+def test_shapes_that_alternate_come_out_in_the_order_in_which_they_came() -> None:
+    subject = standardizer()
+    lines = [
+        b'{"source":"a","n":%d}' % n if n % 3 else b'{"source":"a","m":"%d"}' % n if n % 2 else b'{"source":%d}' % n
+        for n in range(60)
+    ]
+    good, rejected = standardized(subject, [*lines[:30], b"[]", *lines[30:]])
+    assert [bad.index for bad in rejected] == [30]
+    numbers = []
+    for _, line in good:
+        record = msgspec.json.decode(line, type=Record)
+        numbers.append(int(record.attributes.get("n") or record.attributes.get("m") or record.service_name))
+    assert numbers == list(range(60))
+
+
+def test_shapes_that_cannot_be_told_apart_beforehand_are_each_read_as_what_they_are() -> None:
+    """The same number of quotes and the same beginning: only decoding tells which is which."""
+    subject = standardizer()
+    lines = [b'{"source":"a","alpha":1}', b'{"source":"a","omega":1}'] * 5
+    for _ in range(2):
+        good, _ = standardized(subject, lines)
+        assert [sorted(msgspec.json.decode(line)["attributes"]) for _, line in good] == [["alpha"], ["omega"]] * 5
+
+
+def test_what_a_struct_cannot_settle_keeps_its_place_among_those_that_it_can() -> None:
+    subject = standardizer()
+    lines = [b'{"source":"a","ts":"2026-03-17T08:00:00Z","n":%d}' % n for n in range(9)]
+    lines[4] = lines[4].replace(b"2026-03-17T08:00:00Z", b"sometime")  # `ts` is no time here, and becomes an attribute
+    for _ in range(2):
+        records = [msgspec.json.decode(line, type=Record) for _, line in standardized(subject, lines)[0]]
+        assert [record.attributes["n"] for record in records] == list(range(9))
+        assert [record.attributes.get("ts") for record in records] == [None] * 4 + ["sometime"] + [None] * 4
