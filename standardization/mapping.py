@@ -42,6 +42,30 @@ class Arrival(msgspec.Struct, frozen=True, gc=False):
     origin: str | None = None  # only on a replay
 
 
+def unmapped(
+    record_id: str,
+    arrival: Arrival,
+    body: str,
+    severity: tuple[int, str] = SEVERITY_OF_OUTCOME[Outcome.UNKNOWN.value],
+    original_bytes: int | None = None,
+) -> Record:
+    """The record of an entry of which nothing is known but how it arrived, and a text."""
+    return Record(
+        record_id=record_id,
+        timestamp=arrival.observed_timestamp,
+        observed_timestamp=arrival.observed_timestamp,
+        service_name=arrival.source or UNKNOWN,
+        event_name=UNKNOWN,
+        outcome=Outcome.UNKNOWN.value,
+        run_id=arrival.run_id,
+        origin=arrival.origin,
+        severity_number=severity[0],
+        severity_text=severity[1],
+        body=body,
+        original_bytes=original_bytes,
+    )
+
+
 # entry, record_id, arrival; raises Unreadable
 Mapper = Callable[[Any, str, Arrival], Record]
 # entries, their record_ids, their arrivals: the records of those that can be read, and the positions of the others

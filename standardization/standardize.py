@@ -6,12 +6,12 @@ from typing import Final, NamedTuple
 import msgspec
 
 from shared.errors import Reason
-from shared.records import Outcome, Record
+from shared.records import Record
 from shared.topics import NDJSON, series_key
 from standardization.cutting import fit
 from standardization.formats import text
 from standardization.formats.json import JsonEntries, NotJson
-from standardization.mapping import UNKNOWN, Arrival
+from standardization.mapping import Arrival, unmapped
 from standardization.refused import Refused, not_utf8
 from standardization.values import Memo
 
@@ -85,18 +85,8 @@ class Standardizer:
         return self._keys[record.service_name, record.event_name], encoded
 
     def _unparsed_record(self, size: int, record_id: str, arrival: Arrival) -> Record:
-        return Record(
-            record_id=record_id,
-            timestamp=arrival.observed_timestamp,
-            observed_timestamp=arrival.observed_timestamp,
-            service_name=arrival.source or UNKNOWN,
-            event_name=UNKNOWN,
-            outcome=Outcome.UNKNOWN.value,
-            run_id=arrival.run_id,
-            origin=arrival.origin,
-            body=f"An entry of {size} bytes; over {self._parse_max_bytes} bytes an entry is kept but not parsed.",
-            original_bytes=size,
-        )
+        body = f"An entry of {size} bytes; over {self._parse_max_bytes} bytes an entry is kept but not parsed."
+        return unmapped(record_id, arrival, body, original_bytes=size)
 
     def _reader(self, content_type: str | None) -> EntriesReader:
         """How entries of this type are read: as JSON, as text, or, where the type says neither, by what they are."""
