@@ -128,5 +128,5 @@ def touch(stage: str, reasons: list[str]) -> None:
         CHUNK_ASSEMBLIES.labels(stage, result)
     for reason in reasons:
         DEAD_LETTERS.labels(stage, reason)
-    for kind in ("kafka", "store", "retention") if stage == "sink" else ("kafka",):
+    for kind in ("kafka", "store", "retention") if stage == "sink" else ("kafka", "retention"):
         ERRORS.labels(stage, kind)
