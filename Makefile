@@ -58,7 +58,7 @@ coverage: $(VENV)/development ## The tests with their coverage; htmlcov/index.ht
 	$(BIN)/coverage report --skip-covered --sort=cover
 	@$(BIN)/coverage html --quiet
 
-check: $(VENV)/development ## ruff, mypy strict, import-linter, and promtool where it is installed
+check: $(VENV)/development ## ruff, mypy strict, import-linter; promtool and amtool where they are installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
@@ -67,6 +67,8 @@ check: $(VENV)/development ## ruff, mypy strict, import-linter, and promtool whe
 		promtool check rules prometheus/rules/*.yml; \
 		promtool test rules prometheus/tests/*.yml; \
 	else echo "promtool is not installed (Debian: prometheus): the alert rules were not checked"; fi
+	@if command -v amtool >/dev/null; then set -x; amtool check-config prometheus/alertmanager.yml; \
+	else echo "amtool is not installed (Debian: prometheus-alertmanager): the alerts' routes were not checked"; fi
 
 lint: $(VENV)/development ## Mend what ruff can mend by itself, and format
 	$(BIN)/ruff check --fix .

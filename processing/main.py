@@ -19,6 +19,7 @@ from shared.instance import Instance
 from shared.service import Loop, Part, Service, main
 from shared.spool import Spool
 from shared.stage import Stage
+from shared.survey import Survey
 from shared.topics import PROCESSED_METRICS, PROCESSING_STATE, STANDARDIZED_LOGS
 
 NAME = "processing"
@@ -36,6 +37,7 @@ def build(settings: Settings) -> Service:
     metrics.touch(SINK, list(Reason))
     EntriesBySource(lambda: counts(store), settings.source_labels).register(metrics.REGISTRY)
     watch = kafka.Watch(settings, NAME)
+    survey = Survey(settings, NAME, lambda: watch.reachable)
     sink = Sink(settings, store, spools[1])
     stage = Stage(
         STAGE,
@@ -48,7 +50,12 @@ def build(settings: Settings) -> Service:
         spool=spools[0],
     )
     # stopped in the reverse order: first what feeds the sink, then the sink
-    parts: list[Part] = [watch, Loop(SINK, sink.run, sink.problems), Loop(STAGE, stage.run, stage.problems)]
+    parts: list[Part] = [
+        watch,
+        Loop(survey.name, survey.run, list),
+        Loop(SINK, sink.run, sink.problems),
+        Loop(STAGE, stage.run, stage.problems),
+    ]
     routers = [*store_routers(store), raw.router(settings, spools[2])]
     return Service(NAME, settings, settings.processing_port, parts, routers, __doc__ or "", store.close)
 
