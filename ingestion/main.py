@@ -10,6 +10,7 @@ from shared.config import Settings
 from shared.instance import Instance
 from shared.service import Loop, Part, Service, main
 from shared.spool import Spool
+from shared.topics import RAW_LOGS
 
 NAME = "ingestion"
 
@@ -20,7 +21,7 @@ def build(settings: Settings) -> Service:
     spool = Spool(folder / "spool", settings.spool_max_bytes)
     metrics.SPOOL_BYTES.labels(NAME).set_function(lambda: spool.used)
     metrics.SPOOL_QUOTA.labels(NAME).set(settings.spool_max_bytes)
-    metrics.touch(STAGE, [])
+    metrics.touch(STAGE, [], writes=[RAW_LOGS])
     watch = kafka.Watch(settings, NAME)
     ingest = Ingest(settings, instance.id)
     parts: list[Part] = [

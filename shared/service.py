@@ -18,6 +18,7 @@ import uvicorn
 from fastapi import APIRouter, FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from fastapi.routing import APIRoute
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
@@ -198,7 +199,16 @@ class Service:
 
         for router in routers:
             app.include_router(router)
+        self._touch(app)
         return app
+
+    def _touch(self, app: FastAPI) -> None:
+        """Each route's success is there at 0, so that its first request is an increase and no new series."""
+        for route in app.routes:
+            if isinstance(route, APIRoute):
+                for method in route.methods or ():
+                    metrics.HTTP_REQUESTS.labels(self.name, method, route.path, str(route.status_code or 200))
+                metrics.HTTP_DURATION.labels(self.name, route.path)
 
 
 async def _problem(_: Request, error: Exception) -> Response:
