@@ -23,6 +23,7 @@ from shared.instance import Instance
 from shared.service import Loop, Part, Service, main
 from shared.spool import Spool
 from shared.stage import Stage
+from shared.survey import Survey
 from shared.topics import DEAD_LETTERS, PROCESSED_METRICS, PROCESSING_STATE, STANDARDIZED_LOGS
 
 NAME = "processing"
@@ -45,6 +46,7 @@ def build(settings: Settings) -> Service:
     sources = Sources(store, settings.source_labels)
     sources.register(metrics.REGISTRY)
     watch = kafka.Watch(settings, NAME)
+    survey = Survey(settings, NAME, lambda: watch.reachable)
     sink = Sink(settings, store, spools[1])
     stage = Stage(
         STAGE,
@@ -59,6 +61,7 @@ def build(settings: Settings) -> Service:
     # stopped in the reverse order: first what feeds the sink, then the sink
     parts: list[Part] = [
         watch,
+        Loop(survey.name, survey.run, list),
         Loop(SOURCES, sources.run, list),
         Loop(SINK, sink.run, sink.problems),
         Loop(STAGE, stage.run, stage.problems),

@@ -76,6 +76,23 @@ LAG_SECONDS = _gauge(
     "stage",
     "topic",
 )
+GROUP_LAG_RECORDS = _gauge(
+    "sluice_group_lag_messages",
+    "Offsets between what a consumer group has committed and what it could read, whoever lives.",
+    "group",
+    "topic",
+)
+GROUP_LAG_SECONDS = _gauge(
+    "sluice_group_lag_seconds", "Age of the oldest message that a consumer group has not read.", "group", "topic"
+)
+UNCOMMITTED = _gauge(
+    "sluice_uncommitted_messages", "Offsets behind the first of an open transaction, which hides them.", "topic"
+)
+UNCOMMITTED_SECONDS = _gauge(
+    "sluice_uncommitted_seconds", "For how long the same transaction has been seen open; the oldest one.", "topic"
+)
+CLOCK_SKEW = _gauge("sluice_clock_skew_seconds", "The service's clock minus the broker's.", "service")
+BROKERS = _gauge("sluice_kafka_brokers", "Brokers of the cluster, as the one that answers says; 0 when none does.")
 TRANSACTIONS = _counter(
     "sluice_transactions_total", "Transactions ended, by result: committed, aborted or fenced.", "stage", "result"
 )

@@ -10,6 +10,7 @@ from shared.instance import Instance
 from shared.service import Loop, Part, Service, main
 from shared.spool import Spool
 from shared.stage import Stage
+from shared.survey import Survey
 from shared.topics import DEAD_LETTERS, RAW_LOGS, STANDARDIZATION_STATE, STANDARDIZED_LOGS
 from standardization.transform import STAGE, Standardization
 
@@ -25,6 +26,7 @@ def build(settings: Settings) -> Service:
     metrics.touch(STAGE, Reason, [RAW_LOGS], [STANDARDIZED_LOGS, DEAD_LETTERS])
     metrics.PROCESSING_DURATION.labels(STAGE)
     watch = kafka.Watch(settings, NAME)
+    survey = Survey(settings, NAME, lambda: watch.reachable)
     stage = Stage(
         STAGE,
         settings,
@@ -35,7 +37,7 @@ def build(settings: Settings) -> Service:
         instance_id=instance.id,
         spool=spool,
     )
-    parts: list[Part] = [watch, Loop(STAGE, stage.run, stage.problems)]
+    parts: list[Part] = [watch, Loop(survey.name, survey.run, list), Loop(STAGE, stage.run, stage.problems)]
     return Service(NAME, settings, settings.standardization_port, parts, [], __doc__ or "")
 
 
