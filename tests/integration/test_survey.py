@@ -139,18 +139,19 @@ def test_a_hung_transaction_is_seen_by_what_it_hides_and_for_how_long(
 ) -> None:
     writer.begin()
     writer.send(settings.topic(RAW_LOGS), b"open", None, 2)
+    raw, state = {"topic": RAW_LOGS}, {"topic": STANDARDIZATION_STATE}
+
+    def hides(offsets: int) -> bool:
+        writer.poll()
+        looks.look()
+        return value("sluice_uncommitted_messages", raw) == offsets
+
+    eventually(lambda: hides(1), 20, "the open transaction is seen")
     other = kafka.Transactions(settings, "test", f"test-{uuid.uuid4().hex}")
     assert other.prepare(threading.Event())
     write(settings, other, 4, partition=2)
     other.discard()
-    raw, state = {"topic": RAW_LOGS}, {"topic": STANDARDIZATION_STATE}
-
-    def hidden() -> bool:
-        writer.poll()
-        looks.look()
-        return (value("sluice_uncommitted_messages", raw) or 0) >= 5
-
-    eventually(hidden, 20, "what the open transaction hides is seen")
+    eventually(lambda: hides(1 + 4 + 1), 20, "and what it hides: four messages and their marker")
     time.sleep(1.0)
     looks.look()
     seconds = value("sluice_uncommitted_seconds", raw)
@@ -159,11 +160,7 @@ def test_a_hung_transaction_is_seen_by_what_it_hides_and_for_how_long(
     assert value("sluice_uncommitted_messages", state) == 0
     assert value(LAG, STANDARDIZATION) == 0, "what nobody could read is no fault of the group"
     writer.abort()
-    eventually(
-        lambda: looks.look() or value("sluice_uncommitted_messages", raw) == 0,  # type: ignore[func-returns-value]
-        20,
-        "it is open no more",
-    )
+    eventually(lambda: hides(0), 20, "it is open no more")
     assert value("sluice_uncommitted_seconds", raw) == 0
 
 
