@@ -26,6 +26,8 @@ SCRAPE: Final = "5s"  # the scrape interval, and with it the least step of a gra
 _COMPARED: Final = {">", ">=", "<", "<=", "==", "!="}
 _COMBINED: Final = {"and", "or", "unless"}
 _SECONDS: Final = {"s": 1, "m": 60, "h": 3600}
+_OFFSET = re.compile(r" offset \w+")
+_RECORD = re.compile(r"\bsluice:[\w:]+")
 _VARIABLE = re.compile(r"\$(?:\{(\w+)(?::\w+)?\}|(\w+))")
 
 
@@ -67,14 +69,23 @@ def of_dashboard(document: Mapping[str, Any], variables: Mapping[str, str]) -> I
 
 
 def of_rules(found: Sequence[rules.Rule] | None = None) -> list[Asked]:
-    """What the rules ask: recorded expressions whole, alerts' by their operands."""
+    """What the rules ask: recorded expressions whole, alerts' by their operands.
+
+    In a stack that has just begun there is nothing yet of ten minutes ago, nor of what is recorded from it: an offset
+    is left out, and such a record stands for its expression.
+    """
+    known = rules.load() if found is None else found
+    later = {rule.record: f"({_now(rule.expr)})" for rule in known if rule.record and _now(rule.expr) != rule.expr}
     asked = []
-    for rule in rules.load() if found is None else found:
+    for rule in known:
         if rule.record:
-            asked.append(Asked(f"record {rule.record}", rule.expr))
-        else:
-            operands = _operands(promql_parser.parse(rule.expr))
-            asked += [Asked(f"alert {rule.alert}", operand) for operand in dict.fromkeys(operands)]
+            asked.append(Asked(f"record {rule.record}", _now(rule.expr)))
+            continue
+        operands = dict.fromkeys(_operands(promql_parser.parse(_now(rule.expr))))
+        asked += [
+            Asked(f"alert {rule.alert}", _RECORD.sub(lambda name: later.get(name[0], name[0]), operand))
+            for operand in operands
+        ]
     return asked
 
 
@@ -143,8 +154,12 @@ def _operands(expr: promql_parser.Expr) -> Iterator[str]:
     elif isinstance(expr, promql_parser.Call) and expr.func.name == "absent":
         yield from _operands(expr.args[0])
     elif not isinstance(expr, promql_parser.NumberLiteral):
-        # what was long ago is not there in a stack that has just begun
-        yield re.sub(r" offset \w+", "", expr.prettify())
+        yield expr.prettify()
+
+
+def _now(expr: str) -> str:
+    """The expression without its offsets."""
+    return _OFFSET.sub("", expr)
 
 
 def _answered(client: httpx.Client, asked: Asked, at: float) -> bool:

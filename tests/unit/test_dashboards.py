@@ -356,3 +356,15 @@ def test_of_an_alert_every_operand_is_asked_without_its_comparison() -> None:
     assert asked("(a and b > 14 and c >= 10) > 6") == ["a", "b", "c"]
     assert asked("absent(up{job='x'}) or absent(up{job='y'})") == ['up{job="x"}', 'up{job="y"}']
     assert asked("rate(a[5m]) > 5 * rate(a[1d] offset 5m)") == ["rate(a[5m])", "5*rate(a[1d])"]
+
+
+def test_a_record_of_what_was_minutes_ago_stands_for_its_expression() -> None:
+    found = [
+        rules.Rule("g", "avg_over_time(a[1d] offset 10m)", record="sluice:a:avg1d"),
+        rules.Rule("g", "a > 5 * sluice:a:avg1d", alert="A"),
+    ]
+    assert [each.expr for each in queries.of_rules(found)] == [
+        "avg_over_time(a[1d])",
+        "a",
+        "5 * (avg_over_time(a[1d]))",
+    ]
