@@ -186,6 +186,17 @@ def panels_say_what_they_show(_: Context, document: Document) -> Iterator[str]:
             yield "a row has no title"
 
 
+def words_stand_for_values(_: Context, document: Document) -> Iterator[str]:
+    """A value is looked up as JavaScript writes it, and a range without an end would be one up to 0."""
+    for panel in _panels(document):
+        for mapping in panel["fieldConfig"]["defaults"].get("mappings", []):
+            options = mapping["options"]
+            if mapping["type"] == "value" and (odd := [key for key in options if key != f"{float(key):g}"]):
+                yield f"{_name(panel)}: no value is written {', '.join(odd)}"
+            if mapping["type"] == "range" and None in (options.get("from"), options.get("to")):
+                yield f"{_name(panel)}: a range of values has no end"
+
+
 def has_each_id_once(_: Context, document: Document) -> Iterator[str]:
     ids = [panel["id"] for panel in document["panels"]]
     for repeated in sorted({each for each in ids if ids.count(each) > 1}):
@@ -316,6 +327,8 @@ def shows_no_traffic_as_such(_: Context, document: Document) -> Iterator[str]:
 def links_lead_somewhere(given: Context, document: Document) -> Iterator[str]:
     if not document.get("links"):
         yield "it links to no other dashboard"
+    if any(link.get("placement") for link in document.get("links", [])):
+        yield "a link to another dashboard is hidden in a menu"
     for where, url in _urls(document):
         parts = urlsplit(url)
         query = parse_qs(parts.query)
@@ -372,6 +385,7 @@ LINTS: Final[tuple[Lint, ...]] = (
     suits_a_first_look,
     answers_health_first,
     panels_say_what_they_show,
+    words_stand_for_values,
     has_each_id_once,
     lies_within_the_grid_without_overlaps,
     has_no_empty_row_and_no_hole,

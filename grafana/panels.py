@@ -22,6 +22,8 @@ NO_TRAFFIC: Final = "no traffic"
 
 SOURCE_OF_DATA: Final = common.DataSourceRef(type_val="prometheus", uid="${datasource}")
 
+_WITHOUT_END: Final = 1e9  # of a range of values: Grafana takes null for 0
+
 _Builder = timeseries.Panel | stat.Panel | table.Panel
 _B = TypeVar("_B", timeseries.Panel, stat.Panel, table.Panel)
 
@@ -139,7 +141,11 @@ def dashboard_of(
             made.with_panel(_built(panel, uid, alerts).grid_pos(place))
             x, tallest = x + panel.width, max(tallest, panel.height)
         y += tallest
-    return made.build()
+    built = made.build()
+    for link in built.links or []:
+        # in sight above the panels; the SDK would put every link into a menu, and knows no other place
+        link.placement = None  # type: ignore[assignment]
+    return built
 
 
 def _built(panel: Panel, uid: str, alerts: Alerts) -> _Builder:
@@ -176,6 +182,7 @@ def _graph(builder: timeseries.Panel, panel: Graph) -> timeseries.Panel:
     legend.display_mode(common.LegendDisplayMode.LIST).placement(common.LegendPlacement.BOTTOM)
     tooltip = common_builders.VizTooltipOptions().mode(common.TooltipDisplayMode.MULTI)
     builder.legend(legend).tooltip(tooltip.sort(common.SortOrder.DESCENDING)).min(0)
+    builder.color_scheme(builders.FieldColor().mode(dashboard.FieldColorModeId.PALETTE_CLASSIC))
     builder.line_width(1).show_points(common.VisibilityMode.AUTO).point_size(4)
     if panel.maximum is not None:
         builder.max(panel.maximum)
@@ -200,13 +207,20 @@ def _number(builder: stat.Panel, panel: Number) -> stat.Panel:
     ).reduce_options(common_builders.ReduceDataOptions().calcs(["lastNotNull"]).values(values=False).fields(""))
     if panel.decimals is not None:
         builder.decimals(panel.decimals)
-    words = {str(value): _meaning(*meaning) for value, meaning in panel.meanings.items()}
+    words = {f"{value:g}": _meaning(*meaning) for value, meaning in panel.meanings.items()}  # as JavaScript writes it
     mappings: list[dashboard.ValueMapping] = []
     if words:
         mappings.append(dashboard.ValueMap(options=words))
     if panel.otherwise[1]:
-        above = dashboard.DashboardRangeMapOptions(from_val=max(panel.meanings) + 1, result=_meaning(*panel.otherwise))
-        mappings.append(dashboard.RangeMap(options=above))
+        mappings.append(
+            dashboard.RangeMap(
+                options=dashboard.DashboardRangeMapOptions(
+                    from_val=max(panel.meanings) + 1,
+                    to=_WITHOUT_END,
+                    result=_meaning(*panel.otherwise),
+                )
+            )
+        )
     builder.mappings(mappings)
     below, over = ("red", "green") if panel.good_above else ("green", "red")
     steps = ((limit, over) for limit in panel.limits)

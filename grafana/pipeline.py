@@ -130,12 +130,12 @@ def _large(alerts: Alerts) -> list[Panel]:
             id=4,
             title="Chunk assemblies",
             about="Large messages that travelled in chunks: complete, poisoned (a dead letter), or dropped because a newer "
-            "attempt came or the partition went.",
+            "attempt came or the partition went. All stages together.",
             unit="short",
             queries=[
                 Query(
-                    "sum by (stage, result) (increase(sluice_chunk_assemblies_total[$__rate_interval]))",
-                    "{{stage}} {{result}}",
+                    "sum by (result) (increase(sluice_chunk_assemblies_total[$__rate_interval]))",
+                    "{{result}}",
                 )
             ],
             style="bars",

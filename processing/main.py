@@ -15,6 +15,7 @@ from processing.sink import Sink
 from processing.sources import NAME as SOURCES
 from processing.sources import Sources
 from processing.store import open_store
+from processing.store.schema import TABLES
 from processing.transform import STAGE, Processing
 from shared import kafka, metrics
 from shared.config import Settings
@@ -40,6 +41,8 @@ def build(settings: Settings) -> Service:
     metrics.touch(STAGE, Reason, [STANDARDIZED_LOGS], [PROCESSED_METRICS, DEAD_LETTERS])
     metrics.PROCESSING_DURATION.labels(STAGE)
     metrics.touch(SINK, Reason, SINK_TOPICS)
+    for table in TABLES:
+        metrics.STORED_ROWS.labels(table.name)
     for anomaly in AnomalyReason:
         metrics.ANOMALIES.labels(anomaly)
     EntriesBySource(lambda: counts(store), settings.source_labels).register(metrics.REGISTRY)

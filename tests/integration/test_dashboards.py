@@ -60,6 +60,40 @@ def test_every_panel_and_every_rule_is_answered_after_one_ingest_and_one_fault(
         pytest.fail("no data for:\n" + "\n".join(missing))
 
 
+MOVED = {
+    "sluice-overview": {2, 4, 6, 7, 9, 12, 13, 14, 15, 16, 30, 32, 33, 34},
+    "sluice-sources": {1, 2, 3, 4, 5, 6, 7, 30, 31, 32, 33, 34, 35},
+    "sluice-pipeline": {1, 2, 6, 11, 36},
+}
+"""Panels that show more than 0 after one ingest: a series born with its value would return data, and none of it."""
+
+
+def test_after_one_ingest_the_panels_show_what_happened_and_not_just_zeros(watched: tuple[Stack, Prometheus]) -> None:
+    _, prometheus = watched
+    of = {f"{uid} {id_} " for uid, ids in MOVED.items() for id_ in ids}
+    asked = [each for each in queries.of_dashboards({"source": SOURCE}) if each.where.startswith(tuple(of))]
+    assert len({each.where.rpartition(" ")[0] for each in asked}) == len(of)
+
+    def still() -> list[str]:
+        return [each.where for each in asked if not _highest(prometheus, each)]
+
+    try:
+        eventually(lambda: not still(), 60, "every such panel shows something")
+    except AssertionError:
+        pytest.fail("only zeros: " + ", ".join(still()))
+
+
+def _highest(prometheus: Prometheus, asked: queries.Asked) -> float:
+    expr = (
+        f"max(max_over_time(({asked.expr})[{asked.range_s}s:{asked.step_s}s]))"
+        if asked.range_s
+        else f"max({asked.expr})"
+    )
+    (series,) = prometheus.query(f"({expr}) or vector(0)")
+    value = float(series["value"][1])
+    return 0.0 if value != value else value
+
+
 def test_the_exact_panel_shows_the_72_entries_as_integers(watched: tuple[Stack, Prometheus]) -> None:
     """After the first test's single trigger, and with the row of all sources together."""
     _, prometheus = watched
