@@ -180,6 +180,7 @@ class Sources(Collector):
         self._store = store
         self._limit = limit
         self._clock = clock
+        self._labels: set[str] = set()  # the sources that have one of their own
         self._totals = _Totals()
         self._end = 0  # the seq up to which rows are counted
         self._caught_up = False
@@ -241,8 +242,9 @@ class Sources(Collector):
 
     def _label(self, source: str) -> str:
         """A source's own label, while there are not too many. Whoever had one keeps it."""
-        entries = self._totals.entries
-        return source if source in entries or len(entries.keys() - {OTHER}) < self._limit else OTHER
+        if source not in self._labels and len(self._labels) < self._limit:
+            self._labels.add(source)
+        return source if source in self._labels else OTHER
 
     def _counted(self) -> Iterator[tuple[str, str, str, int]]:
         """(what, source, value, number) of each counter; every source has every known value, be it 0."""
@@ -251,7 +253,7 @@ class Sources(Collector):
             ("entries", totals.entries, _STATUSES),
             ("anomalies", totals.anomalies, _REASONS),
         ):
-            for source in totals.entries:
+            for source in dict.fromkeys([*totals.entries, *totals.anomalies]):
                 found = counters.get(source, Counter())
                 yield from ((what, source, value, found[value]) for value in sorted({*known, *found}))
 

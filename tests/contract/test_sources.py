@@ -162,6 +162,19 @@ def test_sources_beyond_the_limit_share_a_label_and_whoever_has_one_keeps_it(ope
         } == expected
 
 
+def test_anomalies_of_sources_without_entries_are_bounded_too(store: Store) -> None:
+    """A foreign producer may write anomalies of whatever it likes."""
+    store_rows(store, anomalies=[anomaly(f"x{number}", service_name=f"made up {number}") for number in range(9)])
+    sources, _ = followed(store, limit=2)
+    found = {
+        dict(labels)["source"]: number
+        for (name, labels), number in shown(sources).items()
+        if name == "sluice_source_anomalies_total" and dict(labels)["reason"] == "failure"
+    }
+    assert len(found) == 3
+    assert found["other"] == 7
+
+
 def test_the_slowest_operations_are_exactly_those_with_the_longest_entries(store: Store) -> None:
     sources, _ = followed(store)
     longest: dict[str, float] = {}
