@@ -11,6 +11,7 @@ from shared.instance import Instance
 from shared.service import Loop, Part, Service, main
 from shared.spool import Spool
 from shared.survey import Survey
+from shared.topics import RAW_LOGS
 
 NAME = "ingestion"
 
@@ -21,7 +22,7 @@ def build(settings: Settings) -> Service:
     spool = Spool(folder / "spool", settings.spool_max_bytes)
     metrics.SPOOL_BYTES.labels(NAME).set_function(lambda: spool.used)
     metrics.SPOOL_QUOTA.labels(NAME).set(settings.spool_max_bytes)
-    metrics.touch(STAGE, [])
+    metrics.touch(STAGE, [], writes=[RAW_LOGS])
     watch = kafka.Watch(settings, NAME)
     survey = Survey(settings, NAME, lambda: watch.reachable)
     ingest = Ingest(settings, instance.id)

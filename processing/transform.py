@@ -50,8 +50,9 @@ class Processing:
             done = self._processor.process(partition, lines)
             keys = {message.key for message, _ in parts}
             key = keys.pop() if len(keys) == 1 else None
-            streams.records.add_to(partition, key, done.records)
             streams.anomalies.add_to(partition, key, done.anomalies)
+            streams.anomalies.flush()  # before their records, so that nobody sees a record without its anomalies
+            streams.records.add_to(partition, key, done.records)
             for bad in done.rejected:
                 self._dead(parts, bad, topic_id, out)
         return count

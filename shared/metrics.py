@@ -4,6 +4,8 @@ Labels are bounded: routes are templates, reasons and stages are enumerations, s
 The hot paths tally per batch and touch a metric once a batch.
 """
 
+from collections.abc import Iterable
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
 from prometheus_client.gc_collector import GCCollector
 from prometheus_client.platform_collector import PlatformCollector
@@ -120,8 +122,11 @@ FRESHNESS = _histogram(
 ANOMALIES = _counter("sluice_anomalies_total", "Anomalies found, by reason.", "reason")
 
 
-def touch(stage: str, reasons: list[str]) -> None:
-    """Create at 0 the children that alerts use, so that a first event is an increase and not a new series."""
+def touch(stage: str, reasons: Iterable[str], reads: Iterable[str] = (), writes: Iterable[str] = ()) -> None:
+    """Create at 0 the children that are known from the start, so that a first event is an increase and no new series.
+
+    `reads` and `writes` are topics by their plain names.
+    """
     for result in ("committed", "aborted", "fenced"):
         TRANSACTIONS.labels(stage, result)
     for result in ("complete", "poisoned", "dropped"):
@@ -130,3 +135,15 @@ def touch(stage: str, reasons: list[str]) -> None:
         DEAD_LETTERS.labels(stage, reason)
     for kind in ("kafka", "store", "retention") if stage == "sink" else ("kafka", "retention"):
         ERRORS.labels(stage, kind)
+    for event in ("assigned", "revoked", "lost"):
+        REBALANCES.labels(stage, event)
+    for topic in reads:
+        MESSAGES_IN.labels(stage, topic)
+    for topic in writes:
+        MESSAGES_OUT.labels(stage, topic)
+    for counter in (RECORDS_IN, RECORDS_OUT):
+        counter.labels(stage)
+    if stage != "sink":
+        for counter in (BYTES_IN, BYTES_OUT):
+            counter.labels(stage)
+        TRANSACTION_DURATION.labels(stage)

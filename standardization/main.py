@@ -11,7 +11,7 @@ from shared.service import Loop, Part, Service, main
 from shared.spool import Spool
 from shared.stage import Stage
 from shared.survey import Survey
-from shared.topics import RAW_LOGS, STANDARDIZATION_STATE, STANDARDIZED_LOGS
+from shared.topics import DEAD_LETTERS, RAW_LOGS, STANDARDIZATION_STATE, STANDARDIZED_LOGS
 from standardization.transform import STAGE, Standardization
 
 NAME = "standardization"
@@ -23,7 +23,8 @@ def build(settings: Settings) -> Service:
     spool = Spool(folder / "spool", settings.spool_max_bytes)
     metrics.SPOOL_BYTES.labels(NAME).set_function(lambda: spool.used)
     metrics.SPOOL_QUOTA.labels(NAME).set(settings.spool_max_bytes)
-    metrics.touch(STAGE, list(Reason))
+    metrics.touch(STAGE, Reason, [RAW_LOGS], [STANDARDIZED_LOGS, DEAD_LETTERS])
+    metrics.PROCESSING_DURATION.labels(STAGE)
     watch = kafka.Watch(settings, NAME)
     survey = Survey(settings, NAME, lambda: watch.reachable)
     stage = Stage(

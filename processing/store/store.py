@@ -39,12 +39,12 @@ class Rows:
     runs: list[bytes]
 
     def by_table(self) -> list[tuple[Table, list[bytes]]]:
-        """The tables in the order in which they are written."""
+        """The tables in the order in which they are written: who sees a record sees all that was made of it."""
         return [
-            (RECORDS, self.records),
             (WINDOWS, self.windows),
             (ANOMALIES, self.anomalies),
             (DEAD_LETTERS, self.dead_letters),
+            (RECORDS, self.records),
             (RUNS, self.runs),
         ]
 

@@ -8,6 +8,7 @@ import pytest
 import yaml
 
 from processing.counts import EntriesBySource
+from processing.sources import Families
 from shared import metrics
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -90,7 +91,7 @@ def test_rules_use_only_metrics_that_are_exported_and_records_that_are_recorded(
     text = "".join(rule["expr"] for rule in RULES)
     exported = {sample for family in metrics.REGISTRY.collect() for sample in (family.name, f"{family.name}_total")}
     exported |= {f"{name}_{part}" for name in exported for part in ("bucket", "count", "sum")}
-    exported |= {f"{family.name}_total" for family in EntriesBySource(dict, 1).describe()}
+    exported |= {f"{family.name}_total" for family in (*EntriesBySource(dict, 1).describe(), *Families())}
     used = set(re.findall(r"(?<![\w:])(?:sluice_|log_entries_)\w+", text))
     assert used
     assert used <= exported
