@@ -61,16 +61,19 @@ coverage: $(VENV)/development ## The tests with their coverage; htmlcov/index.ht
 dashboards: $(VENV)/development ## Write grafana/dashboards/*.json anew from grafana/build.py and the alert rules
 	$(BIN)/python -m grafana.build
 
-check: $(VENV)/development ## ruff, mypy strict, import-linter, the dashboards, and promtool where it is installed
+check: $(VENV)/development ## ruff, mypy strict, import-linter, the dashboards; promtool and amtool where they are installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python -m grafana.build --check
+	$(BIN)/python -m grafana.lint
 	@if command -v promtool >/dev/null; then set -ex; \
 		promtool check rules prometheus/rules/*.yml; \
 		promtool test rules prometheus/tests/*.yml; \
 	else echo "promtool is not installed (Debian: prometheus): the alert rules were not checked"; fi
+	@if command -v amtool >/dev/null; then set -x; amtool check-config prometheus/alertmanager.yml; \
+	else echo "amtool is not installed (Debian: prometheus-alertmanager): the alerts' routes were not checked"; fi
 
 lint: $(VENV)/development ## Mend what ruff can mend by itself, and format
 	$(BIN)/ruff check --fix .

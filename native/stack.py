@@ -59,11 +59,11 @@ def broker(settings: NativeSettings) -> Broker:
 
 def programs(settings: NativeSettings) -> list[Program]:
     """In the order of the start: Kafka, then readers before writers. The stop goes the other way."""
-    grafana = _grafana(settings)
+    dashboards = _grafana(settings)
     ours = [
         Program("alertmanager", _alertmanager(settings), 10.0, settings.url("alertmanager") + "/-/ready"),
         Program("prometheus", _prometheus(settings), 10.0, settings.url("prometheus") + "/-/ready"),
-        *([Program("grafana", grafana, 10.0, settings.url("grafana") + "/api/health")] if grafana else []),
+        *([Program("grafana", dashboards, 10.0, settings.url("grafana") + "/api/health")] if dashboards else []),
         *(
             Program(
                 name,
@@ -86,7 +86,7 @@ def ports(settings: NativeSettings) -> list[Port]:
     ]
     ours.append(Port("prometheus", "PROMETHEUS_PORT", "127.0.0.1", settings.prometheus_port))
     ours.append(Port("alertmanager", "ALERTMANAGER_PORT", "127.0.0.1", settings.alertmanager_port))
-    if grafana_home() is not None:
+    if grafana() is not None:
         ours.append(Port("grafana", "GRAFANA_PORT", "127.0.0.1", settings.grafana_port))
     if settings.own_kafka:
         ours.append(Port("kafka", "KAFKA_PORT", "127.0.0.1", settings.kafka_port))
@@ -123,6 +123,7 @@ def write_monitoring_files(settings: NativeSettings) -> None:
         address = settings.url(job).removeprefix("http://")
         (targets / f"{job}.json").write_text(json.dumps([{"targets": [address]}]))
     (folder / "alertmanager.yml").write_text(alertmanager_configuration(settings.url("processing")))
+    _grafana_defaults(settings).write_text("")
 
 
 def alertmanager_configuration(processing: str) -> str:
@@ -152,22 +153,21 @@ def _alertmanager(settings: NativeSettings) -> tuple[str, ...]:
     )
 
 
-def grafana_home() -> Path | None:
-    """Where an installed Grafana has its own files; None where none is installed."""
-    found = shutil.which("grafana") or shutil.which("grafana-server")
-    if found is None:
-        return None
-    unpacked = Path(found).resolve().parent.parent  # a release's archive holds bin/ beside public/
-    return unpacked if (unpacked / "public").is_dir() else Path("/usr/share/grafana")
+def grafana() -> Path | None:
+    """Grafana's program, by its name of today or the older one; None where none is installed."""
+    places = os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/usr/share/grafana/bin"])
+    found = shutil.which("grafana", path=places) or shutil.which("grafana-server", path=places)
+    return Path(found) if found else None
 
 
 def _grafana(settings: NativeSettings) -> tuple[str, ...]:
-    """Its command; empty where none is installed. Where it looks is told by the environment."""
-    home = grafana_home()
-    if home is None:
+    """Its command; empty where none is installed. All else is told by the environment."""
+    program = grafana()
+    if program is None:
         return ()
-    newer = shutil.which("grafana")
-    command = (newer, "server") if newer else (shutil.which("grafana-server") or "grafana-server",)
+    unpacked = program.resolve().parent.parent  # a release's archive holds bin/ beside public/, a package has links
+    home = unpacked if (unpacked / "public").is_dir() else Path("/usr/share/grafana")
+    command = (str(program), "server") if program.name == "grafana" else (str(program),)
     return (*command, f"--homepath={home}", f"--config={_grafana_defaults(settings)}")
 
 
@@ -178,7 +178,7 @@ def _grafana_defaults(settings: NativeSettings) -> Path:
 
 def _grafana_environment(settings: NativeSettings) -> dict[str, str]:
     """Grafana's settings, and the variables that grafana/provisioning names."""
-    if grafana_home() is None:
+    if grafana() is None:
         return {}
     data = (settings.data_dir / "grafana").resolve()
     return {
