@@ -67,6 +67,7 @@ check: $(VENV)/development ## ruff, mypy strict, import-linter, the dashboards; 
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python -m grafana.build --check
+	$(BIN)/python -m grafana.lint
 	@if command -v promtool >/dev/null; then set -ex; \
 		promtool check rules prometheus/rules/*.yml; \
 		promtool test rules prometheus/tests/*.yml; \
