@@ -3,6 +3,7 @@
 POST /alerts/webhook > the store, directly: the alert that Kafka is down could not come through Kafka
 """
 
+import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Annotated, Any, Final, Literal
@@ -20,6 +21,7 @@ from processing.store import Store
 from shared.service import Problem, ProblemError
 
 WATCHDOG: Final = "Watchdog"
+WATCHDOG_S: Final = 180.0  # it is repeated every minute or so; the way is broken when it has not come for so long
 BODY_MAX: Final = 8 * 1024 * 1024
 ALERTS_MAX: Final = 500  # `max_alerts` of prometheus/alertmanager.yml
 LABELS_MAX: Final = 100
@@ -90,7 +92,8 @@ class Firing(AlertPage):
     """What fires now."""
 
     watchdog: bool = Field(
-        description="Whether the Watchdog, which always fires, has arrived. If not, an empty list means nothing."
+        description="Whether the Watchdog, which always fires, has arrived within the last 3 minutes. "
+        "If not, an empty list means nothing."
     )
 
 
@@ -167,21 +170,37 @@ def history(store: Store, query: HistoryQuery) -> AlertPage:
     return AlertPage(total=found.total, alerts=_shown(found.rows), next_cursor=found.next_cursor)
 
 
-def firing(store: Store, query: AlertQuery) -> Firing:
-    """A page of what fires now, by the history's last word on each set of labels. The Watchdog is told apart."""
-    last = f"(SELECT * FROM {store.alerts} FINAL ORDER BY starts_at DESC, status DESC LIMIT 1 BY fingerprint)"  # noqa: S608 - our own name
-    where = query.where().and_("status = 'firing'").and_("alertname != {watchdog:String}", watchdog=WATCHDOG)
-    found = newest(store, "alerts", last, where, query)
-    (watchdog,) = store.query(
-        f"SELECT count() > 0 AS fires FROM {last} WHERE status = 'firing' AND alertname = {{watchdog:String}}",  # noqa: S608 - our own names
-        {"watchdog": WATCHDOG},
-    )
-    return Firing(
-        total=found.total,
-        alerts=_shown(found.rows),
-        next_cursor=found.next_cursor,
-        watchdog=bool(watchdog["fires"]),
-    )
+class Watch:
+    """When the Watchdog last came, as far as this process knows: after a start it has to come again."""
+
+    def __init__(self) -> None:
+        self._heard: float | None = None
+
+    def look(self, notification: Notification) -> None:
+        for alert in notification.alerts:
+            if alert.labels.get("alertname") == WATCHDOG:
+                self._heard = time.monotonic() if alert.status == "firing" else None
+
+    def hears(self) -> bool:
+        return self._heard is not None and time.monotonic() - self._heard < WATCHDOG_S
+
+
+# The last word on each set of labels is by when it began, not by when it was told. What began before the newest
+# Watchdog did is of an earlier Prometheus and Alertmanager, which ended together, and nobody is left to resolve it. The
+# 10 s are two evaluations: not all groups of rules are evaluated for the first time at once.
+_FIRING: Final = """(
+  SELECT * FROM (SELECT * FROM {alerts} FINAL ORDER BY starts_at DESC, status DESC LIMIT 1 BY fingerprint)
+  WHERE status = 'firing' AND alertname != '{watchdog}' AND starts_at >= (
+    SELECT max(starts_at) - INTERVAL 10 SECOND FROM {alerts} WHERE alertname = '{watchdog}' AND status = 'firing'
+  )
+)"""
+
+
+def firing(store: Store, query: AlertQuery, *, watchdog: bool) -> Firing:
+    """A page of what fires now, by the history's last word on each set of labels."""
+    source = _FIRING.format(alerts=store.alerts, watchdog=WATCHDOG)
+    found = newest(store, "alerts", source, query.where(), query)
+    return Firing(total=found.total, alerts=_shown(found.rows), next_cursor=found.next_cursor, watchdog=watchdog)
 
 
 def _shown(rows: list[dict[str, Any]]) -> list[Alert]:
@@ -240,6 +259,7 @@ _WEBHOOK_BODY: Final[Mapping[str, Any]] = {
 def router(store: Store) -> APIRouter:
     """The routes, on this store."""
     routes = APIRouter(tags=["alerts"])
+    watch = Watch()
 
     @routes.post(
         "/alerts/webhook",
@@ -249,12 +269,14 @@ def router(store: Store) -> APIRouter:
     async def webhook(request: Request) -> Taken:
         """What Alertmanager tells. A notification may come again: each firing and each resolution is kept once."""
         notification = await _notification(request)
-        return await run_in_threadpool(take, store, notification)
+        taken = await run_in_threadpool(take, store, notification)
+        watch.look(notification)
+        return taken
 
     @routes.get("/alerts")
     def list_firing(query: Annotated[AlertQuery, Query()]) -> Firing:
         """What fires now."""
-        return firing(store, query)
+        return firing(store, query, watchdog=watch.hears())
 
     @routes.get("/alerts/history")
     def list_history(query: Annotated[HistoryQuery, Query()]) -> AlertPage:

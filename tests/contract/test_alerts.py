@@ -1,5 +1,6 @@
 """The history of alerts: taken from Alertmanager's webhook, each firing and each resolution once, on both engines."""
 
+import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -7,7 +8,7 @@ import httpx
 import pytest
 
 from processing.api import routers
-from processing.api.alerts import ALERTS_MAX, BODY_MAX, TEXT_MAX
+from processing.api.alerts import ALERTS_MAX, BODY_MAX, TEXT_MAX, WATCHDOG_S
 from processing.store import Store
 from shared.config import Settings
 from shared.service import Service
@@ -165,6 +166,28 @@ def test_the_watchdog_says_that_the_way_here_works_and_is_no_trouble(client: htt
     assert get(client, "/alerts/history", alertname="Watchdog")["total"] == 1
     tell(client, alert("Watchdog", "resolved", ends="2026-11-20T10:05:00Z", severity="none"))
     assert get(client, "/alerts")["watchdog"] is False
+
+
+def test_a_watchdog_that_does_not_come_any_more_is_missed(
+    client: httpx.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tell(client, alert("Watchdog", severity="none"))
+    later = time.monotonic() + WATCHDOG_S + 1
+    with monkeypatch.context() as patch:
+        patch.setattr("processing.api.alerts.time.monotonic", lambda: later)
+        assert get(client, "/alerts")["watchdog"] is False
+        tell(client, alert("Watchdog", severity="none"))  # known to the history, and heard all the same
+        assert get(client, "/alerts")["watchdog"] is True
+
+
+def test_what_fired_when_prometheus_and_alertmanager_ended_does_not_fire_for_ever(client: httpx.Client) -> None:
+    tell(client, alert("Watchdog", severity="none", starts="2026-11-20T09:00:00Z"), alert())
+    assert get(client, "/alerts")["total"] == 1
+    tell(client, alert("Watchdog", severity="none", starts="2026-11-21T09:00:00Z"))  # both began anew
+    assert get(client, "/alerts")["total"] == 0
+    tell(client, alert("Early", starts="2026-11-21T08:59:56Z"), alert(starts="2026-11-21T10:00:00Z"))
+    assert [each["alertname"] for each in get(client, "/alerts")["alerts"]] == ["SluiceDeadLetters", "Early"]
+    assert get(client, "/alerts/history")["total"] == 5
 
 
 def test_filters_select_by_name_severity_service_status_and_time(client: httpx.Client) -> None:

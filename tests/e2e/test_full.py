@@ -80,3 +80,27 @@ def test_prometheus_has_loaded_the_alert_rules(http: httpx.Client, settings: Nat
     rules = [rule for group in found["data"]["groups"] for rule in group["rules"]]
     assert {"SluiceServiceDown", "SluiceKafkaUnreachable"} <= {rule["name"] for rule in rules}
     assert [rule["lastError"] for rule in rules if rule.get("lastError")] == []
+
+
+def test_a_dead_letter_is_told_of_by_an_alert_and_kept_in_its_history(
+    client: Client, http: httpx.Client, settings: NativeSettings, source: str
+) -> None:
+    body = json.dumps({"source": source, "duration_seconds": "soon"}).encode()
+    http.post(
+        settings.url("ingestion") + "/ingest", content=body, headers={"content-type": "application/json"}
+    ).raise_for_status()
+    deadline = time.monotonic() + 120
+    while True:
+        firing = client.get("processing", "/alerts", alertname="SluiceDeadLetters")
+        reasons = {alert["labels"]["reason"]: alert for alert in firing["alerts"]}
+        # the Watchdog is sent again each minute, and is first sent before Alertmanager is there
+        if "invalid_field" in reasons and firing["watchdog"]:
+            break
+        assert time.monotonic() < deadline, f"not told of within 120 s: {firing}"
+        time.sleep(0.5)
+    shown = reasons["invalid_field"]
+    told = client.get("processing", "/alerts/history", alertname="SluiceDeadLetters", status="firing")["alerts"]
+    keys = [(alert["fingerprint"], alert["starts_at"]) for alert in told]
+    assert keys.count((shown["fingerprint"], shown["starts_at"])) == 1
+    known = http.get(settings.url("alertmanager") + "/api/v2/alerts").raise_for_status().json()
+    assert shown["fingerprint"] in {alert["fingerprint"] for alert in known}
