@@ -110,10 +110,15 @@ endef
 
 lock: ## Resolve the dependencies of pyproject.toml anew and pin them with their hashes
 	@rm -rf .run/lock-tools && $(PYTHON) -m venv .run/lock-tools && .run/lock-tools/bin/pip install --quiet uv
-	@UV_CUSTOM_COMPILE_COMMAND="make lock" .run/lock-tools/bin/uv pip compile $(LOCK_FLAGS) \
-		--extra native --output-file requirements.lock pyproject.toml
-	@UV_CUSTOM_COMPILE_COMMAND="make lock" .run/lock-tools/bin/uv pip compile $(LOCK_FLAGS) \
-		--extra native --extra dev --constraints requirements.lock --output-file requirements-dev.lock pyproject.toml
-	@! grep -nE '://|^-' requirements.lock requirements-dev.lock  # no place to download from may stand in a lock
+	@$(LOCK) --extra processing --extra native --output-file requirements.lock pyproject.toml
+	@$(LOCK) --extra processing --extra native --extra dev --constraints requirements.lock \
+		--output-file requirements-dev.lock pyproject.toml
+	@$(LOCK) --constraints requirements.lock --output-file compose/services.lock pyproject.toml
+	@$(LOCK) --constraints requirements.lock --extra processing $(NOT_IN_IMAGE:%=--no-emit-package %) \
+		--output-file compose/processing.lock pyproject.toml
+	@! grep -nE '://|^-' requirements.lock requirements-dev.lock compose/*.lock  # no place to download from may stand there
 
+LOCK = UV_CUSTOM_COMPILE_COMMAND="make lock" .run/lock-tools/bin/uv pip compile $(LOCK_FLAGS)
 LOCK_FLAGS := --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate
+# chdb's ways to give out data frames: 260 MB that no service of ours imports
+NOT_IN_IMAGE := pandas pyarrow python-dateutil six tzdata
