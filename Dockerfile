@@ -40,7 +40,7 @@ RUN python -m compileall -q .
 ENV HOST=0.0.0.0 DATA_DIR=/data INGEST_DIR=/ingest LOG_FORMAT=json
 USER sluice
 EXPOSE 8001
-HEALTHCHECK --interval=5s --timeout=4s --start-period=60s --retries=3 CMD ["python", "-IS", "compose/ready.py", "8001"]
+HEALTHCHECK --interval=5s --timeout=4s --start-period=60s --retries=6 CMD ["python", "-IS", "compose/ready.py", "8001"]
 CMD ["python", "-m", "ingestion.main"]
 
 FROM packages AS standardization
@@ -51,7 +51,7 @@ RUN python -m compileall -q .
 ENV HOST=0.0.0.0 DATA_DIR=/data LOG_FORMAT=json
 USER sluice
 EXPOSE 8002
-HEALTHCHECK --interval=5s --timeout=4s --start-period=60s --retries=3 CMD ["python", "-IS", "compose/ready.py", "8002"]
+HEALTHCHECK --interval=5s --timeout=4s --start-period=60s --retries=6 CMD ["python", "-IS", "compose/ready.py", "8002"]
 CMD ["python", "-m", "standardization.main"]
 
 FROM packages AS engine
@@ -67,5 +67,5 @@ RUN python -m compileall -q .
 ENV HOST=0.0.0.0 DATA_DIR=/data LOG_FORMAT=json
 USER sluice
 EXPOSE 8003
-HEALTHCHECK --interval=5s --timeout=4s --start-period=60s --retries=3 CMD ["python", "-IS", "compose/ready.py", "8003"]
+HEALTHCHECK --interval=5s --timeout=4s --start-period=60s --retries=6 CMD ["python", "-IS", "compose/ready.py", "8003"]
 CMD ["python", "-m", "processing.main"]

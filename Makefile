@@ -8,7 +8,7 @@ PYTEST := $(BIN)/pytest
 
 .DEFAULT_GOAL := help
 .PHONY: help run up down ingest summary health status logs clean doctor test coverage check lint openapi-gen bench \
-	system-tests system-tests-quick system-tests-performance lock
+	system-tests system-tests-quick system-tests-performance lock docker-build docker-push e2e-compose
 
 help: ## This list
 	@grep -hE '^[a-z][a-z-]*:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-26s %s\n", $$1, $$2}'
@@ -87,6 +87,17 @@ system-tests-quick: $(VENV)/development ## The same, only what takes seconds
 
 system-tests-performance: $(VENV)/development ## The same, only what measures; prints numbers
 	$(PYTEST) tests/e2e -m performance -s
+
+# --- Docker ----------------------------------------------------------------------------------------------------------
+
+docker-build: ## Build the images; REGISTRY=host/path and TAG=version name them
+	@compose/images build
+
+docker-push: ## Build and push them; needs REGISTRY and TAG
+	@compose/images push
+
+e2e-compose: $(VENV)/development ## Start docker-compose.yml on the engine that is there, and test it: facts, kills, copies, rights
+	$(PYTEST) tests/compose -v
 
 # --- the virtual environment ---------------------------------------------------------------------------------------
 # Two marks, each newer than the lock that it was installed from. Development holds the runtime's packages too, in the
