@@ -70,9 +70,9 @@ class Front:
         self.addresses: Sequence[str] = ()
         self._turn = 0
 
-    async def serve(self, port: int | None = None) -> asyncio.Server:
-        """Begin to listen; `port` where it is not the service's own, 0 for any."""
-        return await asyncio.start_server(self._pass_on, port=self.port if port is None else port)
+    async def serve(self, host: str, port: int) -> asyncio.Server:
+        """Begin to listen."""
+        return await asyncio.start_server(self._pass_on, host, port)
 
     async def _pass_on(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
@@ -121,7 +121,7 @@ async def _closed(writer: asyncio.StreamWriter) -> None:
 async def run(folder: Path, services: Sequence[tuple[str, int]]) -> None:
     (copied, port), *single = services
     front = Front(port)
-    server = await front.serve()
+    server = await front.serve("0.0.0.0", port)  # noqa: S104 - in its container; the engine publishes it on loopback
     for service, its_port in single:
         write(folder, service, [{"targets": [f"{service}:{its_port}"]}])
     async with server:

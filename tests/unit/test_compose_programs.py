@@ -30,7 +30,7 @@ def _service(host: str, port: int, status: int, body: str) -> Iterator[int]:
             pass
 
     with ThreadingHTTPServer((host, port), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever)
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
         try:
             yield int(server.server_address[1])
@@ -92,7 +92,7 @@ async def _asked(addresses: list[str], port: int, times: int) -> list[tuple[int,
     """The answers of connections through the front to copies at these addresses."""
     front = replicas.Front(port)
     front.addresses = addresses
-    async with await front.serve(0) as server, httpx.AsyncClient() as client:
+    async with await front.serve("127.0.0.1", 0) as server, httpx.AsyncClient() as client:
         own = server.sockets[0].getsockname()[1]
         answers = []
         for _ in range(times):
