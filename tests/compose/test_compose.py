@@ -217,7 +217,7 @@ class Pushing:
 
 @pytest.fixture
 def pushing(stack: ComposeStack, request: pytest.FixtureRequest) -> Pushing:
-    return Pushing(stack, f"{request.node.name.removeprefix('test_')[:24]}-{uuid.uuid4().hex[:4]}")
+    return Pushing(stack, f"{re.sub(r'[^a-z]+', '-', request.node.name)[5:29]}-{uuid.uuid4().hex[:4]}")
 
 
 def _pushed(pushing: Pushing, more: int = 3) -> None:
@@ -274,6 +274,29 @@ def test_a_container_killed_under_an_ingest_loses_and_doubles_nothing(
         stack.compose("start", service)
         _pushed(pushing)
     pushing.settle(client)
+
+
+# what is shown
+
+
+def test_every_query_of_every_panel_and_rule_returns_data(
+    client: Client, http: httpx.Client, stack: ComposeStack
+) -> None:
+    queries = pytest.importorskip("grafana.queries", reason="there are no dashboards yet")
+    client.wait_until_drained(client.trigger()["run_id"])
+    broken = {"source": "shop", "duration_seconds": "soon"}
+    http.post(stack.url("ingestion") + "/ingest", json=broken).raise_for_status()  # a fault: one dead letter
+    asked = [*queries.of_dashboards({"source": "EasyProjects"}), *queries.of_rules()]
+    missing: list[str] = []
+
+    def answered() -> bool:
+        missing[:] = queries.unanswered(stack.url("prometheus"), asked)
+        return not missing
+
+    try:
+        eventually(answered, "every query is answered", 180)  # what looks back over days is recorded once a minute
+    except AssertionError:
+        pytest.fail("no data for:\n" + "\n".join(missing))
 
 
 # the end
