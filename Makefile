@@ -7,7 +7,7 @@ NATIVE := $(BIN)/python -m native
 PYTEST := $(BIN)/pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help run up down ingest summary health status logs clean doctor test coverage check lint openapi-gen bench \
+.PHONY: help run up down ingest summary health status logs clean doctor test coverage check lint dashboards openapi-gen bench \
 	system-tests system-tests-quick system-tests-performance lock docker-build docker-push e2e-compose
 
 help: ## This list
@@ -58,11 +58,15 @@ coverage: $(VENV)/development ## The tests with their coverage; htmlcov/index.ht
 	$(BIN)/coverage report --skip-covered --sort=cover
 	@$(BIN)/coverage html --quiet
 
-check: $(VENV)/development ## ruff, mypy strict, import-linter, and promtool where it is installed
+dashboards: $(VENV)/development ## Write grafana/dashboards/*.json anew from grafana/build.py and the alert rules
+	$(BIN)/python -m grafana.build
+
+check: $(VENV)/development ## ruff, mypy strict, import-linter, the dashboards, and promtool where it is installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python -m grafana.build --check
 	@if command -v promtool >/dev/null; then set -ex; \
 		promtool check rules prometheus/rules/*.yml; \
 		promtool test rules prometheus/tests/*.yml; \

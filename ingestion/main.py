@@ -10,6 +10,8 @@ from shared.config import Settings
 from shared.instance import Instance
 from shared.service import Loop, Part, Service, main
 from shared.spool import Spool
+from shared.survey import Survey
+from shared.topics import RAW_LOGS
 
 NAME = "ingestion"
 
@@ -19,11 +21,13 @@ def build(settings: Settings) -> Service:
     spool = Spool(instance.folder / "spool", settings.spool_max_bytes)
     metrics.SPOOL_BYTES.labels(NAME).set_function(lambda: spool.used)
     metrics.SPOOL_QUOTA.labels(NAME).set(settings.spool_max_bytes)
-    metrics.touch(STAGE, [])
+    metrics.touch(STAGE, [], writes=[RAW_LOGS])
     watch = kafka.Watch(settings, NAME)
+    survey = Survey(settings, NAME, lambda: watch.reachable)
     ingest = Ingest(settings, instance.id)
     parts: list[Part] = [
         watch,
+        Loop(survey.name, survey.run, list),
         Loop(ingest.small.name, ingest.small.run, ingest.small.problems),
         Loop(ingest.large.name, ingest.large.run, ingest.large.problems),
     ]

@@ -98,9 +98,11 @@ def health(settings: NativeSettings, console: Console, _: argparse.Namespace) ->
         rows.append(
             ("kafka", "healthy" if answers else "unhealthy", "" if answers else f"no answer: {settings.bootstrap}")
         )
-    prometheus = next(program for program in stack.programs(settings) if program.name == "prometheus")
-    problem = Launcher(settings, console).not_ready(prometheus)
-    rows.append(("prometheus", "unhealthy" if problem else "healthy", problem or ""))
+    launcher = Launcher(settings, console)
+    for program in stack.programs(settings):
+        if program.name not in {"kafka", *settings.service_ports}:
+            problem = launcher.not_ready(program)
+            rows.append((program.name, "unhealthy" if problem else "healthy", problem or ""))
     console.print(report.health(rows))
     return 0 if all(status == "healthy" for _, status, _ in rows) else 1
 

@@ -35,7 +35,7 @@ def examine(settings: NativeSettings) -> list[Finding]:
         *(_running(supervisor) if running else [*_ports(settings), *_leftovers(supervisor.folder)]),
         _disk(settings.data_dir),
         _memory(running=running),
-        *_other_prometheus(),
+        *_other_daemons(),
     ]
 
 
@@ -106,15 +106,18 @@ def _memory(*, running: bool) -> Finding:
     return Finding("memory", good, f"{size(available)} available", remedy)
 
 
-def _other_prometheus() -> list[Finding]:
-    """Debian's package starts a Prometheus of its own at every boot, on the port that ours takes by default."""
-    if not Path("/etc/systemd/system/multi-user.target.wants/prometheus.service").exists():
-        return []
-    return [
-        Finding(
-            "Debian's prometheus service",
-            good=False,
-            found="starts at boot on port 9090; ours then takes the next free port",
-            remedy="sudo systemctl disable --now prometheus",
-        )
-    ]
+def _other_daemons() -> list[Finding]:
+    """Debian's packages start a Prometheus and an Alertmanager at every boot, on ports that ours take by default."""
+    found = []
+    for name in prerequisites.DAEMONS:
+        unit = prerequisites.TOOLS[name].package
+        if Path(f"/etc/systemd/system/multi-user.target.wants/{unit}.service").exists():
+            found.append(
+                Finding(
+                    f"Debian's {unit} service",
+                    good=False,
+                    found="starts at boot on the port that ours takes; ours then takes the next free one",
+                    remedy=f"sudo systemctl disable --now {unit}",
+                )
+            )
+    return found

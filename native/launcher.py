@@ -14,7 +14,7 @@ from rich.markup import escape
 
 from native import machine, prerequisites, stack
 from native.kafka import jars_ready, prepare_jars, speaks_kafka
-from native.settings import ROOT, NativeSettings
+from native.settings import MOVABLE, ROOT, NativeSettings
 from native.supervisor import Supervisor
 from shared.errors import ConfigurationError, SluiceError
 
@@ -38,7 +38,7 @@ class Launcher:
 
     def prepare(self) -> None:
         """See that all prerequisites are there and that Kafka's jars are fetched. Raises ConfigurationError."""
-        needed = ["prometheus", *(["java", "maven"] if self.settings.own_kafka else [])]
+        needed = ["prometheus", "alertmanager", *(["java", "maven"] if self.settings.own_kafka else [])]
         if prerequisites.main(needed):
             raise ConfigurationError("a prerequisite is missing (see above)")
         if self.settings.own_kafka and not jars_ready(stack.libs(self.settings)):
@@ -50,22 +50,26 @@ class Launcher:
         if taken := machine.taken(stack.ports(self.settings)):
             raise ConfigurationError("\n".join(["nothing was started:", *(f"  {each}" for each in taken)]))
 
-    def _give_way_to_another_prometheus(self) -> None:
-        """Debian's package runs a Prometheus on 9090. Unless the user chose that port, ours takes another."""
+    def _give_way(self) -> None:
+        """Debian's packages run a Prometheus on 9090 and an Alertmanager on 9093. Unless the user chose that port, ours
+        takes another."""
+        for program in MOVABLE:
+            self.settings = self.settings.on_port(program, self._port_for(program))
+
+    def _port_for(self, program: str) -> int:
         ours = stack.ports(self.settings)
-        wanted = next(port for port in ours if port.program == "prometheus")
+        wanted = next(port for port in ours if port.program == program)
         if wanted.setting.lower() in self.settings.model_fields_set or not machine.taken([wanted]):
-            self.settings = self.settings.on_prometheus_port(wanted.number)
-            return
+            return wanted.number
         others = {port.number for port in ours}
         for number in range(wanted.number + 1, wanted.number + 10):
             if number not in others and not machine.taken([replace(wanted, number=number)]):
                 self.console.print(
                     f"[yellow]![/yellow] port {wanted.number} is taken by {escape(machine.holder_of(wanted.number))}; "
-                    f"our Prometheus takes {number} (PROMETHEUS_PORT chooses another)"
+                    f"our {program.capitalize()} takes {number} ({wanted.setting} chooses another)"
                 )
-                self.settings = self.settings.on_prometheus_port(number)
-                return
+                return number
+        return wanted.number
 
     # start
 
@@ -79,7 +83,7 @@ class Launcher:
                 self._wait_until_ready([program.name for program in stack.programs(self.settings)])
                 return False
             self.stop_leftovers()
-            self._give_way_to_another_prometheus()
+            self._give_way()
             self.check_ports()
             try:
                 self._start_in_order()
@@ -89,7 +93,7 @@ class Launcher:
         return True
 
     def _start_in_order(self) -> None:
-        stack.write_prometheus_files(self.settings)
+        stack.write_monitoring_files(self.settings)
         if self.settings.own_kafka:
             stack.broker(self.settings).prepare()
         programs = stack.programs(self.settings)
@@ -101,10 +105,14 @@ class Launcher:
         with self._step("Topics"):
             self._create_topics()
         rest = [program.name for program in programs if program.name != "kafka"]
-        with self._step("Services and Prometheus"):
+        with self._step("Services, Prometheus and Alertmanager" + (" and Grafana" if "grafana" in rest else "")):
             for name in rest:
                 self.supervisor.start_program(name)
             self._wait_until_ready(rest)
+        if "grafana" not in rest:
+            self.console.print(
+                "[dim]- No Grafana is installed here, so none is started; the dashboards wait for one.[/dim]"
+            )
 
     def _create_topics(self) -> None:
         done = subprocess.run(
@@ -186,14 +194,20 @@ class Launcher:
     def clean(self) -> None:
         """Delete data, jars and logs: only names that are ours, whatever the folders are set to."""
         for folder, names in (
-            (self.settings.data_dir, ("kafka", "prometheus", *self.settings.service_ports)),
+            (self.settings.data_dir, ("kafka", "prometheus", "alertmanager", "grafana", *self.settings.service_ports)),
             (self.supervisor.folder, ("kafka", "prometheus", "logs")),
         ):
             for name in names:
                 if (folder / name).exists():
                     self.console.print(f"Deleting {folder / name}")
                     shutil.rmtree(folder / name)
-            for name in ("supervisord.conf", "supervisord.pid", "prometheus.port", "lock"):
+            for name in (
+                "supervisord.conf",
+                "supervisord.pid",
+                "grafana.ini",
+                "lock",
+                *(f"{each}.port" for each in MOVABLE),
+            ):
                 (folder / name).unlink(missing_ok=True)
             if folder.is_dir() and not any(folder.iterdir()):
                 folder.rmdir()

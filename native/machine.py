@@ -58,7 +58,16 @@ def holder_of(number: int) -> str:
 
 def leftovers(run_folder: Path) -> list[psutil.Process]:
     """Processes that a run in this folder started and that still live, in the order in which to stop them."""
-    order = ("supervisord", "ingestion", "standardization", "processing", "prometheus", "kafka")
+    order = (
+        "supervisord",
+        "ingestion",
+        "standardization",
+        "processing",
+        "grafana",
+        "prometheus",
+        "alertmanager",
+        "kafka",
+    )
     found: list[tuple[int, psutil.Process]] = []
     for process in psutil.process_iter():
         try:

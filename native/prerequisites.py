@@ -1,8 +1,8 @@
-"""What has to be on the machine before anything else: Python with venv, Java, Maven, Prometheus.
+"""What has to be on the machine before anything else: Python with venv, Java, Maven, Prometheus, Alertmanager.
 
 Runs on the system's Python with the standard library alone, for it comes before the virtual environment:
 
-    python3 native/prerequisites.py python java maven prometheus
+    python3 native/prerequisites.py python java maven prometheus alertmanager
 
 What is missing is installed by apt-get when run as root; otherwise the command to type is printed, and the exit
 code is 1.
@@ -22,6 +22,7 @@ from pathlib import Path
 PYTHON_MIN = (3, 11)
 JAVA_MIN = 17
 POLICY = Path("/usr/sbin/policy-rc.d")
+DAEMONS = ("prometheus", "alertmanager")  # their packages start one of their own, now and at every boot
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,16 @@ def prometheus_version() -> "str | None":
     return found.group(1) if found else None
 
 
+def alertmanager() -> "str | None":
+    """Where Alertmanager's program is: Debian gives it another name than its authors."""
+    return shutil.which("alertmanager") or shutil.which("prometheus-alertmanager")
+
+
+def alertmanager_version() -> "str | None":
+    found = re.search(r"alertmanager, version (\S+)", _output(alertmanager() or "alertmanager", "--version"))
+    return found.group(1) if found else None
+
+
 TOOLS = {
     tool.name: tool
     for tool in (
@@ -74,6 +85,7 @@ TOOLS = {
         Tool("java", "openjdk-17-jre-headless", java_version, f"Java {JAVA_MIN} or later runs Kafka"),
         Tool("maven", "maven", maven_version, "Maven fetches Kafka's jars"),
         Tool("prometheus", "prometheus", prometheus_version, "Prometheus keeps the metrics"),
+        Tool("alertmanager", "prometheus-alertmanager", alertmanager_version, "Alertmanager tells of alerts"),
     )
 }
 
@@ -94,10 +106,10 @@ def packages(tools: Sequence[Tool]) -> list[str]:
 
 
 def remedy(tools: Sequence[Tool]) -> str:
-    """The command to type. Debian's prometheus starts a daemon on port 9090 when installed; ours needs that port."""
+    """The command to type. Packages with a daemon start it when installed, on a port that ours takes by default."""
     command = "sudo apt-get update && sudo apt-get install --no-install-recommends -y " + " ".join(packages(tools))
-    if any(tool.name == "prometheus" for tool in tools):
-        command += " && sudo systemctl disable --now prometheus"
+    if daemons := [tool.package for tool in tools if tool.name in DAEMONS]:
+        command += f" && sudo systemctl disable --now {' '.join(daemons)}"
     return command
 
 
@@ -125,8 +137,9 @@ def install(tools: Sequence[Tool]) -> None:
             [*apt, "install", "--no-install-recommends", "-y", *packages(tools)],
             env=environment, check=True, stdin=subprocess.DEVNULL,
         )  # fmt: skip
-    if any(tool.name == "prometheus" for tool in tools):
-        subprocess.run(["update-rc.d", "prometheus", "disable"], check=True)
+    for tool in tools:
+        if tool.name in DAEMONS:
+            subprocess.run(["update-rc.d", tool.package, "disable"], check=True)
 
 
 def main(names: Sequence[str]) -> int:

@@ -8,6 +8,7 @@ from rich.table import Table
 
 from native.client import Json
 from native.settings import NativeSettings
+from native.stack import grafana_home
 from native.supervisor import State
 
 _SHOWN = 5  # rows of each table; the API has them all
@@ -49,6 +50,8 @@ def addresses(settings: NativeSettings) -> RenderableType:
         ("Anomalies", f"{processing}/analytics/anomalies"),
         *((f"{service.capitalize()} API", f"{settings.url(service)}/docs") for service in settings.service_ports),
         ("Prometheus", f"{settings.url('prometheus')}/targets"),
+        ("Alerts", f"{settings.url('alertmanager')} · {processing}/alerts"),
+        *([("Grafana", f"{settings.url('grafana')} (admin)")] if grafana_home() else []),
         ("Kafka", settings.bootstrap),
     ]
     table = Table.grid(padding=(0, 2))

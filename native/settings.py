@@ -1,4 +1,4 @@
-"""The launcher's own settings, beside those of the services: its Kafka's and Prometheus' ports, and where it works."""
+"""The launcher's own settings: the ports of what it starts beside the services, and where it works."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ from shared import config
 from shared.config import Settings
 
 ROOT = Path(__file__).resolve().parent.parent
-_CHOSEN_PORT = "prometheus.port"
+MOVABLE = ("prometheus", "alertmanager")  # a distribution's package may run one of its own, on the same port
 
 
 class NativeSettings(Settings):
@@ -19,6 +19,13 @@ class NativeSettings(Settings):
     prometheus_port: int = Field(
         default=9090, ge=1, le=65535, description="Port of the Prometheus that `make run` starts."
     )
+    alertmanager_port: int = Field(
+        default=9093, ge=1, le=65535, description="Port of the Alertmanager that `make run` starts."
+    )
+    grafana_port: int = Field(
+        default=3000, ge=1, le=65535, description="Port of the Grafana that `make run` starts, where one is installed."
+    )
+    grafana_password: str = Field(default="admin123", min_length=1, description="Password of Grafana's user admin.")
     run_dir: Path = Field(
         default=Path(".run"), description="Folder of jars, generated configuration, logs and the supervisor's socket."
     )
@@ -56,23 +63,33 @@ class NativeSettings(Settings):
         }
 
     def url(self, program: str) -> str:
-        """The base URL of a service or of Prometheus."""
-        if program == "prometheus":
-            return f"http://127.0.0.1:{self.prometheus_port}"
+        """The base URL of a service, of Prometheus, Alertmanager or Grafana."""
+        ours = {
+            "prometheus": self.prometheus_port,
+            "alertmanager": self.alertmanager_port,
+            "grafana": self.grafana_port,
+        }
+        if program in ours:
+            return f"http://127.0.0.1:{ours[program]}"
         return f"http://{self.reach}:{self.service_ports[program]}"
 
-    def on_prometheus_port(self, number: int) -> "NativeSettings":
-        """These settings with this port for Prometheus, remembered in the run folder for the commands to come."""
+    def on_port(self, program: str, number: int) -> "NativeSettings":
+        """These settings with this port for one of MOVABLE, remembered in the run folder for the commands to come."""
         self.run_dir.mkdir(parents=True, exist_ok=True)
-        (self.run_dir / _CHOSEN_PORT).write_text(str(number))
-        return self.model_copy(update={"prometheus_port": number})
+        self._chosen(program).write_text(str(number))
+        return self.model_copy(update={f"{program}_port": number})
 
     def as_running(self) -> "NativeSettings":
         """These settings as the run that lives in the run folder uses them."""
-        chosen = self.run_dir / _CHOSEN_PORT
-        if "prometheus_port" in self.model_fields_set or not chosen.is_file():
-            return self
-        return self.model_copy(update={"prometheus_port": int(chosen.read_text())})
+        chosen = {
+            f"{program}_port": int(self._chosen(program).read_text())
+            for program in MOVABLE
+            if f"{program}_port" not in self.model_fields_set and self._chosen(program).is_file()
+        }
+        return self.model_copy(update=chosen)
+
+    def _chosen(self, program: str) -> Path:
+        return self.run_dir / f"{program}.port"
 
 
 def load() -> NativeSettings:

@@ -8,8 +8,12 @@ from processing.api import raw
 from processing.api import routers as store_routers
 from processing.api.counts import counts
 from processing.counts import EntriesBySource
+from processing.detect import AnomalyReason
 from processing.sink import STAGE as SINK
+from processing.sink import TOPICS as SINK_TOPICS
 from processing.sink import Sink
+from processing.sources import NAME as SOURCES
+from processing.sources import Sources
 from processing.store import open_store
 from processing.transform import STAGE, Processing
 from shared import kafka, metrics
@@ -19,7 +23,8 @@ from shared.instance import Instance
 from shared.service import Loop, Part, Service, main
 from shared.spool import Spool
 from shared.stage import Stage
-from shared.topics import PROCESSED_METRICS, PROCESSING_STATE, STANDARDIZED_LOGS
+from shared.survey import Survey
+from shared.topics import DEAD_LETTERS, PROCESSED_METRICS, PROCESSING_STATE, STANDARDIZED_LOGS
 
 NAME = "processing"
 
@@ -32,10 +37,16 @@ def build(settings: Settings) -> Service:
     spools = [Spool(folder / f"spool-{user}", settings.spool_max_bytes) for user in (STAGE, SINK, "raw")]
     metrics.SPOOL_BYTES.labels(NAME).set_function(lambda: sum(spool.used for spool in spools))
     metrics.SPOOL_QUOTA.labels(NAME).set(sum(spool.quota for spool in spools))
-    metrics.touch(STAGE, list(Reason))
-    metrics.touch(SINK, list(Reason))
+    metrics.touch(STAGE, Reason, [STANDARDIZED_LOGS], [PROCESSED_METRICS, DEAD_LETTERS])
+    metrics.PROCESSING_DURATION.labels(STAGE)
+    metrics.touch(SINK, Reason, SINK_TOPICS)
+    for anomaly in AnomalyReason:
+        metrics.ANOMALIES.labels(anomaly)
     EntriesBySource(lambda: counts(store), settings.source_labels).register(metrics.REGISTRY)
+    sources = Sources(store, settings.source_labels)
+    sources.register(metrics.REGISTRY)
     watch = kafka.Watch(settings, NAME)
+    survey = Survey(settings, NAME, lambda: watch.reachable)
     sink = Sink(settings, store, spools[1])
     stage = Stage(
         STAGE,
@@ -48,7 +59,13 @@ def build(settings: Settings) -> Service:
         spool=spools[0],
     )
     # stopped in the reverse order: first what feeds the sink, then the sink
-    parts: list[Part] = [watch, Loop(SINK, sink.run, sink.problems), Loop(STAGE, stage.run, stage.problems)]
+    parts: list[Part] = [
+        watch,
+        Loop(survey.name, survey.run, list),
+        Loop(SOURCES, sources.run, list),
+        Loop(SINK, sink.run, sink.problems),
+        Loop(STAGE, stage.run, stage.problems),
+    ]
     routers = [*store_routers(store), raw.router(settings, spools[2])]
     return Service(NAME, settings, settings.processing_port, parts, routers, __doc__ or "", store.close)
 

@@ -8,7 +8,9 @@ from typing import Any, Final, NamedTuple, Protocol, cast
 
 from confluent_kafka import (
     OFFSET_BEGINNING,
+    TIMESTAMP_LOG_APPEND_TIME,
     Consumer,
+    ConsumerGroupTopicPartitions,
     IsolationLevel,
     KafkaError,
     KafkaException,
@@ -23,9 +25,11 @@ from confluent_kafka.cimpl import NewTopic
 from shared import logs, metrics
 from shared.config import MIB, Settings, load
 from shared.errors import ConfigurationError, FencedError, KafkaUnavailableError, SluiceError
-from shared.topics import specs
+from shared.topics import CLOCK, specs
 
 Headers = Sequence[tuple[str, bytes | None]]
+Place = tuple[str, int]
+"""A topic, by its name in Kafka, and one of its partitions."""
 
 MESSAGE_MAX_BYTES: Final = 10 * MIB
 ClientError = KafkaError
@@ -45,6 +49,9 @@ _SOON: Final = {  # a broker that was asked a moment too early
     KafkaError.NOT_LEADER_FOR_PARTITION,
     KafkaError.LEADER_NOT_AVAILABLE,
     KafkaError.UNKNOWN_TOPIC_OR_PART,
+    KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
+    KafkaError.COORDINATOR_NOT_AVAILABLE,
+    KafkaError.NOT_COORDINATOR,
 }
 _NOWHERE: Final[dict[int, "Position"]] = {}
 
@@ -152,7 +159,7 @@ class Reader:
             on_lost=lambda _, gone: lost([tp.partition for tp in gone]),
         )
 
-    def assign(self, places: Mapping[tuple[str, int], int]) -> None:
+    def assign(self, places: Mapping[Place, int]) -> None:
         """Read these partitions, each from its offset, without a group."""
         self._consumer.assign([TopicPartition(*place, offset) for place, offset in places.items()])
 
@@ -175,7 +182,7 @@ class Reader:
         """The group's metadata of this moment, for a transaction; it goes stale with the next rebalance."""
         return self._consumer.consumer_group_metadata()
 
-    def tell(self, positions: Mapping[tuple[str, int], int]) -> None:
+    def tell(self, positions: Mapping[Place, int]) -> None:
         """Commit offsets outside of any transaction, without waiting: for the eyes of lag tools."""
         self._consumer.commit(
             offsets=[TopicPartition(*place, offset) for place, offset in positions.items()], asynchronous=True
@@ -324,18 +331,30 @@ class Topics:
             name: f"{described[name].topic_id.get_most_significant_bits() >> 32 & 0xFFFFFFFF:08x}" for name in names
         }
 
-    def partitions(self, names: Sequence[str]) -> dict[str, int]:
+    def partitions(self, names: Sequence[str], patience: float = 10.0) -> dict[str, int]:
         """How many partitions each topic has."""
-        described = self._describe(names, 10.0)
+        described = self._describe(names, patience)
         return {name: len(described[name].partitions) for name in names}
 
-    def ends(self, places: Sequence[tuple[str, int]]) -> dict[tuple[str, int], int]:
-        """The end offset of each partition, open transactions included."""
-        return self._offsets(places, OffsetSpec.latest())  # type: ignore[no-untyped-call]  # the client left it untyped
+    def ends(self, places: Sequence[Place], patience: float = 10.0, *, stable: bool = False) -> dict[Place, int]:
+        """The end offset of each partition: open transactions included, or `stable`, what a reader gets up to."""
+        latest = OffsetSpec.latest()  # type: ignore[no-untyped-call]  # the client left it untyped
+        return self._offsets(places, latest, patience, stable=stable)
 
-    def starts(self, places: Sequence[tuple[str, int]]) -> dict[tuple[str, int], int]:
+    def starts(self, places: Sequence[Place], patience: float = 10.0) -> dict[Place, int]:
         """The first offset that each partition still holds."""
-        return self._offsets(places, OffsetSpec.earliest())  # type: ignore[no-untyped-call]  # likewise
+        return self._offsets(places, OffsetSpec.earliest(), patience)  # type: ignore[no-untyped-call]  # likewise
+
+    def committed(self, group: str, patience: float) -> dict[Place, int]:
+        """What a group, by our name of it, has committed, whether anybody is in it or not. Waits for no transaction."""
+        name = self._settings.topic(group)
+        asked = [ConsumerGroupTopicPartitions(name)]
+        found = _answers(
+            lambda: self._admin.list_consumer_group_offsets(asked, request_timeout=patience),
+            f"offsets of group {name}",
+            patience,
+        )
+        return {(tp.topic, tp.partition): tp.offset for tp in found[name].topic_partitions if tp.offset >= 0}
 
     def create(self) -> list[str]:
         """Create the topics that are missing, with explicit settings; returns the names of those created."""
@@ -377,13 +396,17 @@ class Topics:
             lambda: self._admin.describe_topics(asked, request_timeout=patience), "describe topics", patience
         )
 
-    def _offsets(self, places: Sequence[tuple[str, int]], which: OffsetSpec) -> dict[tuple[str, int], int]:
+    def _offsets(
+        self, places: Sequence[Place], which: OffsetSpec, patience: float, *, stable: bool = False
+    ) -> dict[Place, int]:
         if not places:
             return {}
         asked = {TopicPartition(topic, partition): which for topic, partition in places}
-        level = IsolationLevel.READ_UNCOMMITTED
+        level = IsolationLevel.READ_COMMITTED if stable else IsolationLevel.READ_UNCOMMITTED
         found = _answers(
-            lambda: self._admin.list_offsets(asked, isolation_level=level, request_timeout=10.0), "list offsets", 10.0
+            lambda: self._admin.list_offsets(asked, isolation_level=level, request_timeout=patience),
+            "list offsets",
+            patience,
         )
         return {(tp.topic, tp.partition): info.offset for tp, info in found.items()}
 
@@ -402,7 +425,7 @@ def _answers(ask: Callable[[], Mapping[Any, Any]], what: str, patience: float) -
 
 
 def read_to_end(
-    settings: Settings, topics: Topics, places: Sequence[tuple[str, int]], stopping: threading.Event
+    settings: Settings, topics: Topics, places: Sequence[Place], stopping: threading.Event
 ) -> Iterator[Consumed]:
     """Every committed message of these partitions up to the end they have now.
 
@@ -432,6 +455,90 @@ def read_to_end(
                     raise KafkaUnavailableError(f"reading state: {error.str()}")
     finally:
         reader.close()
+
+
+class First(NamedTuple):
+    """What a reader gets first from a place: the message at `offset`, or nothing up to there."""
+
+    offset: int
+    timestamp_ms: int | None
+
+
+def first_messages(
+    settings: Settings, client: str, places: Mapping[Place, int], patience: float, stopping: threading.Event
+) -> dict[Place, First]:
+    """What a reader of each place would get first, from this offset on. A place that does not answer is left out.
+
+    Markers of transactions and what was aborted take offsets, too, but no reader ever gets them.
+    """
+    found: dict[Place, First] = {}
+    reader = Reader(settings, client, client, subscribes=False)
+    try:
+        waiting = dict(places)
+        reader.assign(waiting)
+        until = time.monotonic() + patience
+        while waiting and time.monotonic() < until and not stopping.is_set():
+            before = len(waiting)
+            for message in reader.fetch(1_000, 0.1):
+                place = (message.topic(), message.partition())
+                error = message.error()
+                if place in waiting and error is None:
+                    found[place] = First(message.offset(), message.timestamp()[1])
+                elif place in waiting and error is not None and error.code() == PARTITION_EOF:
+                    found[place] = First(message.offset(), None)
+                else:
+                    continue
+                del waiting[place]
+            if waiting and len(waiting) < before:
+                reader.assign(waiting)  # what has answered is not read on
+    finally:
+        reader.close()
+    return found
+
+
+# the broker's clock
+
+
+class Clock:
+    """Asks for the broker's time, by the only call that tells it: a message to a topic that stamps its own time."""
+
+    def __init__(self, settings: Settings, client: str) -> None:
+        self._topic = settings.topic(CLOCK)
+        self._producer = Producer(
+            _common(settings, f"{client}-clock") | {"linger.ms": 0, "acks": 1, "message.timeout.ms": int(CALL_S * 1000)}
+        )
+
+    def skew(self) -> float | None:
+        """This machine's clock minus the broker's, in seconds; None where that can't be told.
+
+        Right within half the time that the message took: the quickest of three counts.
+        """
+        best: tuple[float, float] | None = None
+        for _ in range(3):
+            told = self._ask()
+            if told is None:
+                break
+            best = min(best or told, told)
+            if best[0] < 0.02:
+                break
+        return best[1] if best else None
+
+    def _ask(self) -> tuple[float, float] | None:
+        """How long one message took, and the skew by it."""
+        told: list[tuple[float, float]] = []
+        asked, begun = time.time(), time.perf_counter()
+
+        def stamped(error: KafkaError | None, message: Any) -> None:
+            took = time.perf_counter() - begun
+            if error is None and message.timestamp()[0] == TIMESTAMP_LOG_APPEND_TIME:
+                told.append((took, asked + took / 2 - message.timestamp()[1] / 1000))
+
+        try:
+            self._producer.produce(self._topic, b"", partition=0, on_delivery=stamped)
+        except (KafkaException, BufferError):
+            return None
+        self._producer.flush(CALL_S)
+        return told[0] if told else None
 
 
 # the watch
@@ -472,8 +579,9 @@ class Watch:
             if time.monotonic() - asked < 1.0:
                 continue
             try:
-                self._admin.list_topics("-", timeout=1.0)
+                found = self._admin.list_topics("-", timeout=1.0)
                 self._tell(reachable=True)
+                metrics.BROKERS.set(len(found.brokers))
             except KafkaException:
                 self._tell(reachable=False)
             asked = time.monotonic()
@@ -483,6 +591,8 @@ class Watch:
             log.warning("kafka is reachable" if reachable else "kafka is not reachable")
         self.reachable = reachable
         self._gauge.set(int(reachable))
+        if not reachable:
+            metrics.BROKERS.set(0)
 
 
 def _create_topics() -> int:

@@ -4,6 +4,8 @@ Labels are bounded: routes are templates, reasons and stages are enumerations, s
 The hot paths tally per batch and touch a metric once a batch.
 """
 
+from collections.abc import Iterable
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
 from prometheus_client.gc_collector import GCCollector
 from prometheus_client.platform_collector import PlatformCollector
@@ -74,6 +76,23 @@ LAG_SECONDS = _gauge(
     "stage",
     "topic",
 )
+GROUP_LAG_RECORDS = _gauge(
+    "sluice_group_lag_messages",
+    "Offsets between what a consumer group has committed and what it could read, whoever lives.",
+    "group",
+    "topic",
+)
+GROUP_LAG_SECONDS = _gauge(
+    "sluice_group_lag_seconds", "Age of the oldest message that a consumer group has not read.", "group", "topic"
+)
+UNCOMMITTED = _gauge(
+    "sluice_uncommitted_messages", "Offsets behind the first of an open transaction, which hides them.", "topic"
+)
+UNCOMMITTED_SECONDS = _gauge(
+    "sluice_uncommitted_seconds", "For how long the same transaction has been seen open; the oldest one.", "topic"
+)
+CLOCK_SKEW = _gauge("sluice_clock_skew_seconds", "The service's clock minus the broker's.", "service")
+BROKERS = _gauge("sluice_kafka_brokers", "Brokers of the cluster, as the one that answers says; 0 when none does.")
 TRANSACTIONS = _counter(
     "sluice_transactions_total", "Transactions ended, by result: committed, aborted or fenced.", "stage", "result"
 )
@@ -103,8 +122,11 @@ FRESHNESS = _histogram(
 ANOMALIES = _counter("sluice_anomalies_total", "Anomalies found, by reason.", "reason")
 
 
-def touch(stage: str, reasons: list[str]) -> None:
-    """Create at 0 the children that alerts use, so that a first event is an increase and not a new series."""
+def touch(stage: str, reasons: Iterable[str], reads: Iterable[str] = (), writes: Iterable[str] = ()) -> None:
+    """Create at 0 the children that are known from the start, so that a first event is an increase and no new series.
+
+    `reads` and `writes` are topics by their plain names.
+    """
     for result in ("committed", "aborted", "fenced"):
         TRANSACTIONS.labels(stage, result)
     for result in ("complete", "poisoned", "dropped"):
@@ -113,3 +135,15 @@ def touch(stage: str, reasons: list[str]) -> None:
         DEAD_LETTERS.labels(stage, reason)
     for kind in ("kafka", "store", "retention") if stage == "sink" else ("kafka",):
         ERRORS.labels(stage, kind)
+    for event in ("assigned", "revoked", "lost"):
+        REBALANCES.labels(stage, event)
+    for topic in reads:
+        MESSAGES_IN.labels(stage, topic)
+    for topic in writes:
+        MESSAGES_OUT.labels(stage, topic)
+    for counter in (RECORDS_IN, RECORDS_OUT):
+        counter.labels(stage)
+    if stage != "sink":
+        for counter in (BYTES_IN, BYTES_OUT):
+            counter.labels(stage)
+        TRANSACTION_DURATION.labels(stage)

@@ -9,7 +9,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, MutableMapping, Sequence
 from contextlib import asynccontextmanager
 from http import HTTPStatus
 from typing import Any, Protocol
@@ -18,9 +18,11 @@ import uvicorn
 from fastapi import APIRouter, FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from fastapi.routing import APIRoute
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
+from starlette.routing import BaseRoute
 
 from shared import logs, metrics
 from shared.config import Settings, load
@@ -198,7 +200,17 @@ class Service:
 
         for router in routers:
             app.include_router(router)
+        self._touch([*app.routes, *(route for router in routers for route in router.routes)])
         return app
+
+    def _touch(self, routes: Iterable[BaseRoute]) -> None:
+        """Each route's success and its 503 are there at 0, so that the first is an increase and no new series."""
+        for route in routes:
+            if isinstance(route, APIRoute):
+                for method in route.methods or ():
+                    for status in (route.status_code or 200, 503):
+                        metrics.HTTP_REQUESTS.labels(self.name, method, route.path, str(status))
+                metrics.HTTP_DURATION.labels(self.name, route.path)
 
 
 async def _problem(_: Request, error: Exception) -> Response:

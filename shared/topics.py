@@ -10,6 +10,14 @@ DEAD_LETTERS: Final = "dead-letters"
 INGEST_RUNS: Final = "ingest-runs"
 STANDARDIZATION_STATE: Final = "standardization-state"
 PROCESSING_STATE: Final = "processing-state"
+CLOCK: Final = "clock"
+
+GROUPS: Final = {
+    "standardization": (RAW_LOGS,),
+    "processing": (STANDARDIZED_LOGS,),
+    "sink": (PROCESSED_METRICS, DEAD_LETTERS, INGEST_RUNS),
+}
+"""Every consumer group of the chain, and what it reads. The sink resumes from its ledger, but tells Kafka, too."""
 
 H_SOURCE: Final = "sluice-source"  # raw-logs: the declared source, UTF-8
 H_RUN: Final = "sluice-run"  # the ingest run's id
@@ -31,7 +39,10 @@ class TopicSpec:
 
 
 def specs(partitions: int, retention_hours: int) -> list[TopicSpec]:
-    """Every topic of the stack. State topics share the chain's partitioning: partition n's state is partition n's."""
+    """Every topic of the stack. State topics share the chain's partitioning: partition n's state is partition n's.
+
+    The clock is no part of the chain: services write to it to be told the broker's time.
+    """
     flow = {
         "cleanup.policy": "delete",
         "retention.ms": str(retention_hours * 3_600_000),
@@ -48,6 +59,12 @@ def specs(partitions: int, retention_hours: int) -> list[TopicSpec]:
         "max.compaction.lag.ms": str(10 * 60_000),
         "max.message.bytes": str(10 * 1024 * 1024),
     }
+    clock = {
+        "cleanup.policy": "delete",
+        "retention.ms": str(10 * 60_000),
+        "segment.ms": str(10 * 60_000),
+        "message.timestamp.type": "LogAppendTime",
+    }
     return [
         TopicSpec(RAW_LOGS, partitions, flow),
         TopicSpec(STANDARDIZED_LOGS, partitions, flow),
@@ -56,6 +73,7 @@ def specs(partitions: int, retention_hours: int) -> list[TopicSpec]:
         TopicSpec(INGEST_RUNS, partitions, flow),
         TopicSpec(STANDARDIZATION_STATE, partitions, state),
         TopicSpec(PROCESSING_STATE, partitions, state),
+        TopicSpec(CLOCK, 1, clock),
     ]
 
 

@@ -10,7 +10,8 @@ from shared.instance import Instance
 from shared.service import Loop, Part, Service, main
 from shared.spool import Spool
 from shared.stage import Stage
-from shared.topics import RAW_LOGS, STANDARDIZATION_STATE, STANDARDIZED_LOGS
+from shared.survey import Survey
+from shared.topics import DEAD_LETTERS, RAW_LOGS, STANDARDIZATION_STATE, STANDARDIZED_LOGS
 from standardization.transform import STAGE, Standardization
 
 NAME = "standardization"
@@ -21,8 +22,10 @@ def build(settings: Settings) -> Service:
     spool = Spool(instance.folder / "spool", settings.spool_max_bytes)
     metrics.SPOOL_BYTES.labels(NAME).set_function(lambda: spool.used)
     metrics.SPOOL_QUOTA.labels(NAME).set(settings.spool_max_bytes)
-    metrics.touch(STAGE, list(Reason))
+    metrics.touch(STAGE, Reason, [RAW_LOGS], [STANDARDIZED_LOGS, DEAD_LETTERS])
+    metrics.PROCESSING_DURATION.labels(STAGE)
     watch = kafka.Watch(settings, NAME)
+    survey = Survey(settings, NAME, lambda: watch.reachable)
     stage = Stage(
         STAGE,
         settings,
@@ -33,7 +36,7 @@ def build(settings: Settings) -> Service:
         instance_id=instance.id,
         spool=spool,
     )
-    parts: list[Part] = [watch, Loop(STAGE, stage.run, stage.problems)]
+    parts: list[Part] = [watch, Loop(survey.name, survey.run, list), Loop(STAGE, stage.run, stage.problems)]
     return Service(NAME, settings, settings.standardization_port, parts, [], __doc__ or "")
 
 

@@ -6,11 +6,13 @@ from urllib.parse import urlsplit
 from processing.store.engine import Engine, RowRejectedError
 from processing.store.ledger import Batch, Positions, Range
 from processing.store.lines import InvalidLine, invalid_lines, without
+from processing.store.schema import ROWS_PER_BATCH
 from processing.store.store import Rows, Store
 from shared.config import Settings
 from shared.errors import StoreError
 
 __all__ = [
+    "ROWS_PER_BATCH",
     "Batch",
     "InvalidLine",
     "Positions",

@@ -262,6 +262,38 @@ LEDGER = Table(
     f"ReplacingMergeTree(version) ORDER BY writer SETTINGS {_DEDUPLICATION}",
 )
 
+ALERTS = Table(
+    "alerts",
+    (
+        # no batch of the sink's: alerts reach the store by themselves, also while there is no Kafka
+        Column("seq", "UInt64", "", "toUInt64({stored_at_ns:Int64}) + rowNumberInAllBlocks()"),
+        # the first of those with one key is kept
+        Column("version", "UInt64", "", "bitNot(toUInt64({stored_at_ns:Int64}))"),
+        _STORED_AT,
+        _text("fingerprint"),
+        _label("status"),
+        _label("alertname"),
+        _label("severity"),
+        _label("service"),
+        _instant("starts_at"),
+        # when it was resolved; a firing alert has none
+        Column(
+            "ends_at",
+            f"Nullable({_INSTANT})",
+            "String DEFAULT ''",
+            "if(`ends_at` = '', NULL, parseDateTime64BestEffort(`ends_at`, 9, 'UTC'))",
+        ),
+        _text("summary"),
+        _text("description"),
+        _text("runbook_url"),
+        _text("dashboard_url"),
+        _text("labels"),  # a JSON object
+        _text("annotations"),  # likewise
+    ),
+    "ReplacingMergeTree(version) ORDER BY (fingerprint, starts_at, status)",
+)
+"""Firings and resolutions, each once. It belongs to no epoch, for it does not come from the topics."""
+
 TABLES: Final = (RECORDS, WINDOWS, ANOMALIES, DEAD_LETTERS, RUNS)
 
 OTEL_LOGS: Final = """

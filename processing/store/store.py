@@ -1,7 +1,9 @@
 """The analytics store: what the sink writes and the API asks, on either engine."""
 
 import threading
-from collections.abc import Mapping
+import time
+import uuid
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -9,6 +11,7 @@ from processing.store import ledger
 from processing.store.engine import Engine
 from processing.store.ledger import Batch, Positions
 from processing.store.schema import (
+    ALERTS,
     ANOMALIES,
     DEAD_LETTERS,
     LEDGER,
@@ -50,7 +53,8 @@ class Store:
     """The store, opened: its schema made or checked, its ledger read. One writer; any number of reading threads.
 
     Tables live in a database of their epoch, `<database>_<epoch>`: a rebuild from the topics fills the next one beside
-    the one that is read. `<database>` itself holds what outlives an epoch: the list of epochs and the view otel_logs.
+    the one that is read. `<database>` itself holds what outlives an epoch: the list of epochs, the view otel_logs, and
+    the history of alerts, `alerts`, which is written by itself and in no batch.
     """
 
     def __init__(self, engine: Engine, database: str) -> None:
@@ -58,6 +62,10 @@ class Store:
         self._last: Batch | None = None
         self._positions: Positions = {}
         self._writing = threading.Lock()
+        self._alerting = threading.Lock()
+        self._alerted_ns = 0
+        self._alerts = replace(ALERTS, name=f"{database}.{ALERTS.name}")
+        self.alerts = self._alerts.name  # the history's table, as a query names it
         self.epoch = self._prepare(database)
         self._read_ledger()
 
@@ -101,6 +109,16 @@ class Store:
             if self._last is None or self._last.number != batch.number or self._last.token != batch.token:
                 raise StoreError(f"batch {batch.number} ({batch.token}) is not the open one: {self._last}")
             self._enter(replace(batch, closed=True), self._positions)
+
+    def add_alerts(self, lines: Sequence[bytes]) -> None:
+        """Put lines of JSON, one an alert, into the history of alerts. Of those with one fingerprint, start and
+        status the table keeps the first, so that a notification may come any number of times. Raises StoreError."""
+        if not lines:
+            return
+        with self._alerting:
+            # later ones come after, also where the clock does not move on, or back
+            self._alerted_ns = max(time.time_ns(), self._alerted_ns + len(lines))
+            self._engine.insert(self._alerts, lines, {"stored_at_ns": self._alerted_ns}, uuid.uuid4().hex)
 
     def query(self, sql: str, parameters: Mapping[str, object] = _NO_PARAMETERS) -> list[dict[str, Any]]:
         """Rows of a SELECT, `{name:Type}` taking its value from the parameters. From any thread.
@@ -158,6 +176,7 @@ class Store:
         engine.use(current)
         for table in (*TABLES, LEDGER):
             engine.execute(table.create())
+        engine.execute(self._alerts.create())
         engine.execute(otel_logs(f"{database}.otel_logs", f"{current}.records"))
         if not found["epoch"]:
             engine.execute(f"INSERT INTO {epochs} VALUES ({epoch}, {SCHEMA_VERSION})")  # noqa: S608 - our own names

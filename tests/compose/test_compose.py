@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 import httpx
 import pytest
 
+from grafana import queries
 from native.client import Client, StackError
 from native.settings import ROOT
 from tests.compose.engine import ComposeStack, EngineError, docker, volumes_of
@@ -118,6 +119,12 @@ def test_prometheus_has_loaded_every_rule(http: httpx.Client, stack: ComposeStac
         for path in (ROOT / "prometheus" / "rules").glob("*.yml")
     )
     assert len(eventually(loaded, "every rule has been evaluated without an error")) == written
+
+
+def test_what_prometheus_fires_reaches_the_alert_history_of_processing(client: Client) -> None:
+    """The Watchdog, which always fires, goes all the way: Prometheus, Alertmanager, the webhook, the store."""
+
+    eventually(lambda: client.get("processing", "/alerts")["watchdog"], "the Watchdog has arrived", 90)
 
 
 # rights
@@ -282,7 +289,6 @@ def test_a_container_killed_under_an_ingest_loses_and_doubles_nothing(
 def test_every_query_of_every_panel_and_rule_returns_data(
     client: Client, http: httpx.Client, stack: ComposeStack
 ) -> None:
-    queries = pytest.importorskip("grafana.queries", reason="there are no dashboards yet")
     client.wait_until_drained(client.trigger()["run_id"])
     broken = {"source": "shop", "duration_seconds": "soon"}
     http.post(stack.url("ingestion") + "/ingest", json=broken).raise_for_status()  # a fault: one dead letter

@@ -7,15 +7,21 @@ import itertools
 import os
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
+import httpx
 import pytest
+import uvicorn
 
+from processing.api import routers
 from processing.store import Store, open_store
 from shared.config import Settings
+from shared.service import Service
 
 Open = Callable[[], Store]
 _numbers = itertools.count(1)
@@ -65,3 +71,22 @@ def opened(settings: Settings, tmp_path: Path) -> Iterator[Open]:
 def store(opened: Open) -> Store:
     """A new store."""
     return opened()
+
+
+@pytest.fixture
+def client(store: Store, settings: Settings) -> Iterator[httpx.Client]:
+    """The routes in the services' own frame, on the test's store, over HTTP."""
+    service = Service("processing", settings, settings.processing_port, [], routers(store), "")
+    server = uvicorn.Server(uvicorn.Config(service.app, host="127.0.0.1", port=0, log_config=None))
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    deadline = time.monotonic() + 30
+    while not server.started:
+        assert thread.is_alive(), "the server ended before it started"
+        assert time.monotonic() < deadline, "the server did not start"
+        time.sleep(0.002)
+    port = server.servers[0].sockets[0].getsockname()[1]
+    with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30) as connected:
+        yield connected
+    server.should_exit = True
+    thread.join()

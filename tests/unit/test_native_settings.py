@@ -51,15 +51,17 @@ def test_a_bad_value_names_its_key(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_every_port_has_a_setting_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     ours = ports(NativeSettings())
-    assert len({port.number for port in ours}) == len(ours) == 6
+    assert len({port.number for port in ours}) == len(ours) == 7
     for port in ours:
         monkeypatch.setenv(port.setting, "23456")
         assert getattr(NativeSettings(), port.setting.lower()) == 23456
 
 
 def test_a_port_given_way_to_another_prometheus_is_remembered_until_one_is_chosen() -> None:
-    NativeSettings().on_prometheus_port(9091)
+    NativeSettings().on_port("prometheus", 9091)
+    NativeSettings().on_port("alertmanager", 9094)
     assert NativeSettings().as_running().url("prometheus") == "http://127.0.0.1:9091"
+    assert NativeSettings().as_running().url("alertmanager") == "http://127.0.0.1:9094"
     assert NativeSettings(prometheus_port=9095).as_running().prometheus_port == 9095
 
 

@@ -2,7 +2,21 @@
 
 import pytest
 
-from shared.topics import H_CHUNK, RAW_LOGS, STANDARDIZATION_STATE, murmur2, partition_of, series_key, specs
+from processing import sink
+from processing import transform as processing
+from shared.topics import (
+    CLOCK,
+    GROUPS,
+    H_CHUNK,
+    RAW_LOGS,
+    STANDARDIZATION_STATE,
+    STANDARDIZED_LOGS,
+    murmur2,
+    partition_of,
+    series_key,
+    specs,
+)
+from standardization import transform as standardization
 
 
 # From Kafka's own UtilsTest.testMurmur2, where results are signed.
@@ -50,8 +64,16 @@ def test_topics_of_the_flow_stamp_their_own_time_and_are_not_compacted_while_sta
     assert config[STANDARDIZATION_STATE]["cleanup.policy"] == "compact"
 
 
-def test_all_topics_have_the_same_number_of_partitions() -> None:
-    assert {spec.partitions for spec in specs(5, 1)} == {5}
+def test_all_topics_of_the_chain_have_the_same_number_of_partitions() -> None:
+    assert {spec.partitions for spec in specs(5, 1) if spec.name != CLOCK} == {5}
+
+
+def test_the_groups_are_those_of_the_stages_and_the_sink_and_read_what_these_read() -> None:
+    assert GROUPS == {
+        standardization.STAGE: (RAW_LOGS,),
+        processing.STAGE: (STANDARDIZED_LOGS,),
+        sink.GROUP: sink.TOPICS,
+    }
 
 
 def test_our_headers_carry_our_prefix() -> None:
