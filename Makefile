@@ -8,7 +8,7 @@ PYTEST := $(BIN)/pytest
 
 .DEFAULT_GOAL := help
 .PHONY: help run up down ingest summary health status logs clean doctor test coverage check lint dashboards openapi-gen bench \
-	system-tests system-tests-quick system-tests-performance lock
+	system-tests system-tests-quick system-tests-performance lock docker-build docker-push e2e-compose
 
 help: ## This list
 	@grep -hE '^[a-z][a-z-]*:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-26s %s\n", $$1, $$2}'
@@ -95,6 +95,17 @@ system-tests-quick: $(VENV)/development ## The same, only what takes seconds
 system-tests-performance: $(VENV)/development ## The same, only what measures; prints numbers
 	$(PYTEST) tests/e2e -m performance -s
 
+# --- Docker ----------------------------------------------------------------------------------------------------------
+
+docker-build: ## Build the images; REGISTRY=host/path and TAG=version name them
+	@compose/images build
+
+docker-push: ## Build and push them; needs REGISTRY and TAG
+	@compose/images push
+
+e2e-compose: $(VENV)/development ## Start docker-compose.yml on the engine that is there, and test it: facts, kills, copies, rights
+	$(PYTEST) tests/compose -v
+
 # --- the virtual environment ---------------------------------------------------------------------------------------
 # Two marks, each newer than the lock that it was installed from. Development holds the runtime's packages too, in the
 # same versions, so that installing one never disturbs the other.
@@ -117,10 +128,15 @@ endef
 
 lock: ## Resolve the dependencies of pyproject.toml anew and pin them with their hashes
 	@rm -rf .run/lock-tools && $(PYTHON) -m venv .run/lock-tools && .run/lock-tools/bin/pip install --quiet uv
-	@UV_CUSTOM_COMPILE_COMMAND="make lock" .run/lock-tools/bin/uv pip compile $(LOCK_FLAGS) \
-		--extra native --output-file requirements.lock pyproject.toml
-	@UV_CUSTOM_COMPILE_COMMAND="make lock" .run/lock-tools/bin/uv pip compile $(LOCK_FLAGS) \
-		--extra native --extra dev --constraints requirements.lock --output-file requirements-dev.lock pyproject.toml
-	@! grep -nE '://|^-' requirements.lock requirements-dev.lock  # no place to download from may stand in a lock
+	@$(LOCK) --extra processing --extra native --output-file requirements.lock pyproject.toml
+	@$(LOCK) --extra processing --extra native --extra dev --constraints requirements.lock \
+		--output-file requirements-dev.lock pyproject.toml
+	@$(LOCK) --constraints requirements.lock --output-file compose/services.lock pyproject.toml
+	@$(LOCK) --constraints requirements.lock --extra processing $(NOT_IN_IMAGE:%=--no-emit-package %) \
+		--output-file compose/processing.lock pyproject.toml
+	@! grep -nE '://|^-' requirements.lock requirements-dev.lock compose/*.lock  # no place to download from may stand there
 
+LOCK = UV_CUSTOM_COMPILE_COMMAND="make lock" .run/lock-tools/bin/uv pip compile $(LOCK_FLAGS)
 LOCK_FLAGS := --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate
+# chdb's ways to give out data frames: 260 MB that no service of ours imports
+NOT_IN_IMAGE := pandas pyarrow python-dateutil six tzdata

@@ -26,40 +26,20 @@ from pathlib import Path
 
 from shared.errors import ConfigurationError, KafkaUnavailableError
 
-HERE = Path(__file__).resolve().parent
-POM = HERE / "pom.xml"
-LOG4J = HERE / "log4j2.properties"
+ROOT = Path(__file__).resolve().parent.parent
+POM = ROOT / "native" / "pom.xml"
+SERVER = ROOT / "kafka" / "server.properties"
+LOG4J = ROOT / "kafka" / "log4j2.properties"
 _STAMP = "pom.sha256"  # in the folder of the jars: the digest of the pom.xml that they are from
 
 # Half a GiB of heap carries this stack.
 _JVM = ("-Xms256m", "-Xmx512m", "-XX:+UseG1GC", "-XX:+ExitOnOutOfMemoryError", "-Djava.awt.headless=true")
 
-_SERVER = {
-    "process.roles": "broker,controller",
-    "listener.security.protocol.map": "BROKER:PLAINTEXT,CONTROLLER:PLAINTEXT",
-    "inter.broker.listener.name": "BROKER",
-    "controller.listener.names": "CONTROLLER",
-    "auto.create.topics.enable": "false",
-    # Up to 8 MiB a chunk, and room for its headers.
-    "message.max.bytes": "10485760",
-    "replica.fetch.max.bytes": "10485760",
-    # Kafka's own topics. Few partitions: each is a folder to open at start-up.
-    "offsets.topic.num.partitions": "6",
-    "transaction.state.log.num.partitions": "6",
-    # A group forms at once, and a member that died is noticed after 6 s instead of 45 s.
-    "group.initial.rebalance.delay.ms": "0",
-    "group.consumer.session.timeout.ms": "6000",
-    "group.consumer.min.session.timeout.ms": "6000",
-    "group.consumer.heartbeat.interval.ms": "1500",
-    "group.consumer.min.heartbeat.interval.ms": "1000",
-    # A dead process's transaction is aborted within a second of its time-out, not within ten.
-    "transaction.abort.timed.out.transaction.cleanup.interval.ms": "1000",
-    # A broker that was killed may register again as soon as its old session is over.
-    "broker.heartbeat.interval.ms": "500",
-    "broker.session.timeout.ms": "3000",
-    # The cleaner's map of keys is heap taken at start-up: 128 MiB by default.
-    "log.cleaner.dedupe.buffer.size": "16777216",
-}
+
+def shared_properties() -> dict[str, str]:
+    """What every Kafka of ours is told: kafka/server.properties, which docker-compose.yml mounts too."""
+    lines = (line.strip() for line in SERVER.read_text().splitlines())
+    return dict(line.split("=", 1) for line in lines if line and not line.startswith("#"))
 
 
 def prepare_jars(libs: Path, say: Callable[[str], object] | None = None) -> Path:
@@ -186,7 +166,7 @@ class Broker:
         replicas = min(3, len(voters))
         in_sync = max(1, replicas - 1)
         return {
-            **_SERVER,
+            **shared_properties(),
             "node.id": str(self.node_id),
             "listeners": f"BROKER://{self.host}:{self.port},CONTROLLER://{self.host}:{self.controller_port}",
             "controller.quorum.voters": ",".join(f"{node}@{address}" for node, address in voters.items()),

@@ -36,6 +36,12 @@ class Settings(BaseSettings):
     data_dir: Path = Field(
         Path("data"), description="Folder of all state; each service uses a folder of its own in it."
     )
+    copies: int = Field(
+        default=1,
+        ge=1,
+        le=1_000,
+        description="Copies of ingestion or of standardization that may share DATA_DIR, each in a folder of its own.",
+    )
     ingest_dir: Path = Field(
         default=Path(), description="Folder whose files /ingest/trigger may read; logs.json lies in it."
     )

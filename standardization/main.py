@@ -18,9 +18,8 @@ NAME = "standardization"
 
 
 def build(settings: Settings) -> Service:
-    folder = settings.folder(NAME)
-    instance = Instance(folder)
-    spool = Spool(folder / "spool", settings.spool_max_bytes)
+    instance = Instance(settings.folder(NAME), settings.copies)
+    spool = Spool(instance.folder / "spool", settings.spool_max_bytes)
     metrics.SPOOL_BYTES.labels(NAME).set_function(lambda: spool.used)
     metrics.SPOOL_QUOTA.labels(NAME).set(settings.spool_max_bytes)
     metrics.touch(STAGE, Reason, [RAW_LOGS], [STANDARDIZED_LOGS, DEAD_LETTERS])
