@@ -104,7 +104,7 @@ docker-push: ## Build and push them; needs REGISTRY and TAG
 	@compose/images push
 
 e2e-compose: $(VENV)/development ## Start docker-compose.yml on the engine that is there, and test it: facts, kills, copies, rights
-	$(PYTEST) tests/compose -v
+	$(PYTEST) tests/compose -v -s
 
 # --- the virtual environment ---------------------------------------------------------------------------------------
 # Two marks, each newer than the lock that it was installed from. Development holds the runtime's packages too, in the
