@@ -64,12 +64,14 @@ def test_pages_show_every_record_once(
     assert len(seen) == len(set(seen)) == 25
 
 
-def test_prometheus_scrapes_all_three_services(http: httpx.Client, settings: NativeSettings) -> None:
+def test_prometheus_scrapes_all_three_services_itself_and_alertmanager(
+    http: httpx.Client, settings: NativeSettings
+) -> None:
     deadline = time.monotonic() + 30  # it may just have started: a scrape comes every 5 s
     while True:
         found = http.get(settings.url("prometheus") + "/api/v1/targets").raise_for_status().json()
         health = {target["labels"]["job"]: target["health"] for target in found["data"]["activeTargets"]}
-        if health == dict.fromkeys(settings.service_ports, "up"):
+        if health == dict.fromkeys([*settings.service_ports, "prometheus", "alertmanager"], "up"):
             break
         assert time.monotonic() < deadline, health
         time.sleep(0.5)
