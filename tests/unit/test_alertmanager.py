@@ -42,11 +42,11 @@ def test_amtool_takes_the_configuration_and_the_native_run_s_copy(amtool: str, t
 
 
 @pytest.mark.parametrize("alert", ALERTS, ids=lambda rule: rule["alert"])
-def test_an_alert_goes_where_its_severity_belongs_and_the_watchdog_to_a_place_of_its_own(
+def test_an_alert_goes_to_the_history_and_where_its_severity_belongs_and_the_watchdog_to_a_place_of_its_own(
     amtool: str, alert: dict[str, Any]
 ) -> None:
     severity = alert["labels"]["severity"]
-    receiver = "watchdog" if alert["alert"] == "Watchdog" else severity
+    receiver = "watchdog" if alert["alert"] == "Watchdog" else f"history,{severity}"
     told = ask(
         amtool, "config", "routes", "test", f"--config.file={PATH}", f"--verify.receivers={receiver}",
         f"alertname={alert['alert']}", f"severity={severity}",
@@ -65,15 +65,17 @@ def test_an_alert_of_another_severity_is_at_least_kept(amtool: str) -> None:
 def test_the_native_run_s_copy_differs_by_processing_s_address_alone() -> None:
     copy = alertmanager_configuration("http://127.0.0.1:28003")
     assert copy.replace("http://127.0.0.1:28003", "http://processing:8003") == PATH.read_text()
-    urls = [hook["url"] for receiver in yaml.safe_load(copy)["receivers"] for hook in receiver["webhook_configs"]]
+    hooks = [receiver.get("webhook_configs", []) for receiver in yaml.safe_load(copy)["receivers"]]
+    urls = [hook["url"] for each in hooks for hook in each]
     assert set(urls) == {"http://127.0.0.1:28003/alerts/webhook"}
 
 
-def test_every_receiver_tells_the_history_of_resolutions_too_and_of_no_more_than_it_takes() -> None:
-    for receiver in CONFIGURATION["receivers"]:
-        (history,) = (hook for hook in receiver["webhook_configs"] if hook["url"].endswith("/alerts/webhook"))
-        assert history["send_resolved"] is True
-        assert history["max_alerts"] == ALERTS_MAX
+def test_the_history_is_told_of_resolutions_too_and_of_no_more_than_it_takes() -> None:
+    receivers = {receiver["name"]: receiver.get("webhook_configs", []) for receiver in CONFIGURATION["receivers"]}
+    for name in ("history", "watchdog"):
+        (hook,) = receivers[name]
+        assert hook["send_resolved"] is True
+        assert hook["max_alerts"] == ALERTS_MAX
 
 
 def test_inhibitions_name_alerts_that_there_are_and_none_silences_itself() -> None:
