@@ -21,9 +21,10 @@ class _Streams:
     """A stream of processed-metrics for each kind; a frame holds one kind, so that the sink need not look inside."""
 
     def __init__(self, out: Output) -> None:
-        self.records, self.windows, self.anomalies = (
+        # in the order in which their last frames are sent
+        self.anomalies, self.windows, self.records = (
             out.stream(PROCESSED_METRICS, [(H_KIND, kind.encode())])
-            for kind in (Kind.RECORD, Kind.WINDOW, Kind.ANOMALY)
+            for kind in (Kind.ANOMALY, Kind.WINDOW, Kind.RECORD)
         )
 
 
@@ -43,19 +44,20 @@ class Processing:
             value = message.value if message.payload is None else message.payload.read()
             lines = entries(value, _content_type(message))
             together.setdefault(message.partition, []).append((message, lines))
-        count = 0
-        for partition, parts in together.items():
-            lines = [line for _, some in parts for line in some]
-            count += len(lines)
-            done = self._processor.process(partition, lines)
+        done = {
+            partition: self._processor.process(partition, [line for _, lines in parts for line in lines])
+            for partition, parts in together.items()
+        }
+        for partition, made in done.items():
+            streams.anomalies.add_to(partition, None, made.anomalies)
+        streams.anomalies.flush()  # before their records, so that nobody sees a record without its anomalies
+        for partition, made in done.items():
+            parts = together[partition]
             keys = {message.key for message, _ in parts}
-            key = keys.pop() if len(keys) == 1 else None
-            streams.anomalies.add_to(partition, key, done.anomalies)
-            streams.anomalies.flush()  # before their records, so that nobody sees a record without its anomalies
-            streams.records.add_to(partition, key, done.records)
-            for bad in done.rejected:
+            streams.records.add_to(partition, keys.pop() if len(keys) == 1 else None, made.records)
+            for bad in made.rejected:
                 self._dead(parts, bad, topic_id, out)
-        return count
+        return sum(len(lines) for parts in together.values() for _, lines in parts)
 
     def finish(self, out: Output) -> None:
         streams = self._streams_of(out)

@@ -133,7 +133,7 @@ class Plan:
         return names["mapped"]
 
     def _shared_entry(self, values: list[Any]) -> tuple[Any, ...]:
-        *filled, resource, attributes = self._pick([*values, None])
+        *filled, _, _ = self._pick([*values, None])
         resource = {name: values[leaf] for name, leaf in self._resource.items()}
         attributes = {name: values[leaf] for name, leaf in self._attributes.items()}
         return (*filled, resource, attributes)

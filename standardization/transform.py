@@ -21,7 +21,7 @@ from standardization.standardize import Arrival, Standardizer
 
 STAGE = "standardization"
 PUSH_MEMORY_S = 24 * 3600
-_BATCH = 256  # entries read together: many of each shape, and few enough to stay in the processor's cache
+_BATCH = 256  # entries read together: many of each shape, and few enough to stay in the cache
 
 
 class _Seen(msgspec.Struct, frozen=True):
@@ -160,18 +160,21 @@ class Standardization:
         self._pushes.forget(partition)
 
     def _done(self, batch: _Batch, content_type: str | None = None) -> _Batch:
-        """Standardize a batch and send what became of it; a new one for what follows."""
-        good, rejected = self._standardizer.entries(batch.content_type, batch.lines, batch.record_ids, batch.arrivals)
-        self._send(good)
-        for bad in rejected:
-            self._dead(
-                batch.messages[bad.index],
-                batch.record_ids[bad.index],
-                batch.arrivals[bad.index],
-                bad.reason,
-                bad.detail,
-                bad.value,
+        """Standardize a batch and send what became of it; a new one for what follows.
+
+        A message may hold any number of entries: they go piece by piece, so that memory does not grow with it.
+        """
+        for begin in range(0, len(batch.lines), _BATCH):
+            piece = slice(begin, begin + _BATCH)
+            good, rejected = self._standardizer.entries(
+                batch.content_type, batch.lines[piece], batch.record_ids[piece], batch.arrivals[piece]
             )
+            self._send(good)
+            for bad in rejected:
+                at = begin + bad.index
+                self._dead(
+                    batch.messages[at], batch.record_ids[at], batch.arrivals[at], bad.reason, bad.detail, bad.value
+                )
         return _Batch(content_type)
 
     def _send(self, records: Sequence[tuple[bytes, bytes]]) -> None:
@@ -198,7 +201,7 @@ class Standardization:
                 topic=self._topic,
                 partition=message.partition,
                 offset=message.offset,
-                index=int(record_id.rpartition("-")[2]),
+                index=int(record_id.rpartition("-")[2]),  # a list of them beside the others would cost every entry
                 record_id=record_id,
                 time=timestamp_of(time.time_ns()),
                 run_id=arrival.run_id,

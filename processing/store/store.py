@@ -39,7 +39,7 @@ class Rows:
     runs: list[bytes]
 
     def by_table(self) -> list[tuple[Table, list[bytes]]]:
-        """The tables in the order in which they are written: who sees a record sees all that was made of it."""
+        """The tables in the order in which they are written: records after what the same batch made of them."""
         return [
             (WINDOWS, self.windows),
             (ANOMALIES, self.anomalies),

@@ -71,25 +71,28 @@ class JsonEntries:
                 together = alike.setdefault(guess, [])
             together.append(position)
         found: list[Record | Refused | None] = [None] * len(lines)
-        work: list[tuple[tuple[int, bytes], Sequence[int]]] = list(alike.items())
+        work: list[tuple[tuple[int, bytes], Sequence[int], tuple[_Shape, ...]]] = [
+            (guess, positions, guesses.get(guess, ())) for guess, positions in alike.items()
+        ]
         while work:
-            guess, left = work.pop()
-            shapes = guesses.get(guess, ())
+            guess, left, shapes = work.pop()
             for shape in shapes:
                 left = shape.fill(found, left, lines, record_ids, arrivals)
+            known = guesses.get(guess, ())
             for at, position in enumerate(left, start=1):
-                found[position] = self.record(lines[position], record_ids[position], arrivals[position])
-                if guesses.get(guess, ()) is not shapes:  # there is a struct now that may fit the others
-                    work.append((guess, left[at:]))
+                found[position] = self._record(lines[position], record_ids[position], arrivals[position])
+                if (now := guesses.get(guess, ())) is not known:
+                    work.append((guess, left[at:], now[:1]))  # the newest struct; the others have refused these
                     break
         return found  # type: ignore[return-value]  # every place is filled
 
-    def record(self, line: bytes, record_id: str, arrival: Arrival) -> Record | Refused:
+    def _record(self, line: bytes, record_id: str, arrival: Arrival) -> Record | Refused:
         """The record of one entry, examined leaf by leaf, or why there is none."""
         try:
             return self._examined(line, record_id, arrival)
         except Refused as refused:
-            return refused
+            refused.__context__ = None  # it outlives this call, and must not keep what led to it
+            return refused.with_traceback(None)
 
     def _examined(self, line: bytes, record_id: str, arrival: Arrival) -> Record:
         entry = _object(line)

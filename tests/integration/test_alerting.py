@@ -3,113 +3,35 @@
 Rules and routes are the checkout's own; only their clock runs faster, for nobody should wait for minutes here.
 """
 
-import json
-import os
-import re
-import shutil
-import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
-from pathlib import Path
-from typing import Any
 
-import httpx
 import pytest
 
-from native.kafka import free_ports
-from native.prerequisites import alertmanager
-from native.stack import PROMETHEUS_FILES, alertmanager_configuration
+from tests.integration.monitoring import Json, Monitoring
 from tests.integration.stack import SERVICES, Stack, eventually
 
 pytestmark = pytest.mark.kafka
 
-Json = dict[str, Any]
 
-
-class Monitoring:
-    """Prometheus and Alertmanager over a running stack."""
-
-    def __init__(self, stack: Stack, folder: Path) -> None:
-        self.stack = stack
-        self.folder = folder
-        ports = free_ports(2)
-        self.prometheus, self.alertmanager = (f"http://127.0.0.1:{port}" for port in ports)
-        self._client = httpx.Client(timeout=10.0)
-        self._write()
-
-    def _write(self) -> None:
-        """As the launcher does it, with shorter intervals, windows and patience."""
-        (self.folder / "rules").mkdir()
-        (self.folder / "targets").mkdir()
-        configuration = (PROMETHEUS_FILES / "prometheus.yml").read_text()
-        configuration = configuration.replace("_interval: 5s", "_interval: 1s").replace("timeout: 4s", "timeout: 900ms")
-        (self.folder / "prometheus.yml").write_text(configuration)
-        for path in (PROMETHEUS_FILES / "rules").glob("*.yml"):
-            text = re.sub(r"\[(?:1m|5m)\]", "[15s]", path.read_text())
-            (self.folder / "rules" / path.name).write_text(re.sub(r"for: \w+", "for: 2s", text))
-        urls = {**self.stack.urls, "prometheus": self.prometheus, "alertmanager": self.alertmanager}
-        for job, url in urls.items():
-            targets = [{"targets": [url.removeprefix("http://")]}]
-            (self.folder / "targets" / f"{job}.json").write_text(json.dumps(targets))
-        routes = alertmanager_configuration(self.stack.urls["processing"])
-        routes = re.sub(r"group_wait: \w+", "group_wait: 1s", routes)
-        (self.folder / "alertmanager.yml").write_text(re.sub(r"group_interval: \w+", "group_interval: 2s", routes))
-
-    @contextmanager
-    def running(self) -> Iterator["Monitoring"]:
-        commands = {
-            "alertmanager": [
-                alertmanager() or "alertmanager",
-                f"--config.file={self.folder / 'alertmanager.yml'}",
-                f"--storage.path={self.folder / 'alertmanager'}",
-                f"--web.listen-address={self.alertmanager.removeprefix('http://')}",
-                "--cluster.listen-address=",
-            ],
-            "prometheus": [
-                "prometheus",
-                f"--config.file={self.folder / 'prometheus.yml'}",
-                f"--storage.tsdb.path={self.folder / 'data'}",
-                f"--web.listen-address={self.prometheus.removeprefix('http://')}",
-                "--rules.alert.resend-delay=2s",
-            ],
-        }
-        with ExitStack() as running, self._client:
-            for name, command in commands.items():
-                log = running.enter_context((self.folder / f"{name}.log").open("wb"))
-                process = running.enter_context(subprocess.Popen(command, stdout=log, stderr=log))
-                running.callback(process.terminate)
-                url = self.alertmanager if name == "alertmanager" else self.prometheus
-                eventually(lambda url=url: self._ready(url), 30, f"{name} is ready; see {self.folder}")  # type: ignore[misc]
-            yield self
-
-    def _ready(self, url: str) -> bool:
-        try:
-            return self._client.get(f"{url}/-/ready").status_code == 200
-        except httpx.TransportError:
-            return False
-
-    def query(self, expression: str) -> list[Json]:
-        answer = self._client.get(f"{self.prometheus}/api/v1/query", params={"query": expression})
-        answer.raise_for_status()
-        found: list[Json] = answer.json()["data"]["result"]
-        return found
+class Alerting(Monitoring):
+    """What is said of alerts on their way: by Prometheus, by Alertmanager, by processing."""
 
     def fires(self, name: str) -> bool:
         """Whether the alert fires, by Prometheus."""
-        alerts = self._client.get(f"{self.prometheus}/api/v1/alerts").raise_for_status().json()["data"]["alerts"]
+        alerts = self.client.get(f"{self.url}/api/v1/alerts").raise_for_status().json()["data"]["alerts"]
         return any(each["labels"]["alertname"] == name and each["state"] == "firing" for each in alerts)
 
     def known(self, name: str) -> list[Json]:
         """What Alertmanager says of the alerts of this name."""
-        answer = self._client.get(f"{self.alertmanager}/api/v2/alerts", params={"filter": f'alertname="{name}"'})
+        answer = self.client.get(f"{self.alertmanager_url}/api/v2/alerts", params={"filter": f'alertname="{name}"'})
         found: list[Json] = answer.raise_for_status().json()
         return found
 
     def tell(self, *labels: dict[str, str]) -> None:
         """Alerts as if Prometheus had sent them."""
-        body = [{"labels": each, "annotations": {}, "generatorURL": self.prometheus} for each in labels]
-        self._client.post(f"{self.alertmanager}/api/v2/alerts", json=body).raise_for_status()
+        body = [{"labels": each, "annotations": {}, "generatorURL": self.url} for each in labels]
+        self.client.post(f"{self.alertmanager_url}/api/v2/alerts", json=body).raise_for_status()
 
     def firing(self, name: str) -> list[Json]:
         found: list[Json] = [each for each in self._ask("/alerts")["alerts"] if each["alertname"] == name]
@@ -128,22 +50,13 @@ class Monitoring:
 
 
 @pytest.fixture(scope="module")
-def monitoring(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Monitoring]:
-    missing = [
-        name
-        for name, there in (("prometheus", shutil.which("prometheus")), ("alertmanager", alertmanager()))
-        if not there
-    ]
-    if missing:
-        if os.environ.get("CI"):
-            pytest.fail(f"{missing} not installed")
-        pytest.skip(f"not installed here: {', '.join(missing)}")
-    with Monitoring(stack, tmp_path_factory.mktemp("monitoring")).running() as running:
+def monitoring(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Alerting]:
+    with Alerting(stack, tmp_path_factory.mktemp("monitoring"), hurried=True) as running:
         yield running
 
 
-def test_every_target_is_scraped_and_the_watchdog_arrives(monitoring: Monitoring) -> None:
-    eventually(lambda: len(monitoring.query("up == 1")) == 5, 30, "all five targets are up")
+def test_every_target_is_scraped_and_the_watchdog_arrives(monitoring: Alerting) -> None:
+    monitoring.wait_until_all_targets_are_up()
     eventually(monitoring.watchdog, 30, "the Watchdog has gone all the way")
     for name in ("sluice_clock_skew_seconds", "sluice_kafka_brokers"):
         eventually(lambda name=name: len(monitoring.query(name)) == len(SERVICES), 30, name)  # type: ignore[misc]
@@ -152,7 +65,7 @@ def test_every_target_is_scraped_and_the_watchdog_arrives(monitoring: Monitoring
 
 
 def test_a_dead_letter_fires_reaches_the_history_and_is_resolved_there_each_once(
-    stack: Stack, monitoring: Monitoring
+    stack: Stack, monitoring: Alerting
 ) -> None:
     eventually(lambda: monitoring.query('sluice_dead_letters_total{reason="invalid_field"} == 0'), 30, "it stands at 0")
     begun = time.monotonic()
@@ -188,7 +101,7 @@ def test_a_dead_letter_fires_reaches_the_history_and_is_resolved_there_each_once
 
 
 def test_the_lag_of_a_dead_stage_rises_and_its_alert_is_silent_behind_that_of_the_dead_service(
-    stack: Stack, monitoring: Monitoring
+    stack: Stack, monitoring: Alerting
 ) -> None:
     stack.kill("standardization")
     for _ in range(3):
@@ -209,7 +122,7 @@ def test_the_lag_of_a_dead_stage_rises_and_its_alert_is_silent_behind_that_of_th
     assert [each["status"] for each in monitoring.history("SluiceServiceDown")] == ["resolved", "firing"]
 
 
-def test_a_broker_that_is_down_silences_what_follows_from_it_and_nothing_else(monitoring: Monitoring) -> None:
+def test_a_broker_that_is_down_silences_what_follows_from_it_and_nothing_else(monitoring: Alerting) -> None:
     follows = [
         {"alertname": "SluicePushesFailing", "severity": "critical", "service": "ingestion", "window": "1h"},
         {"alertname": "SluiceStageStalled", "severity": "critical", "service": "processing", "stage": "sink"},
@@ -228,7 +141,7 @@ def test_a_broker_that_is_down_silences_what_follows_from_it_and_nothing_else(mo
     assert [each["status"]["inhibitedBy"] for each in monitoring.known("SluiceKafkaDown")] == [[]]
 
 
-def test_a_service_that_is_down_silences_its_own_alerts_and_no_other_service_s(monitoring: Monitoring) -> None:
+def test_a_service_that_is_down_silences_its_own_alerts_and_no_other_service_s(monitoring: Alerting) -> None:
     own = {
         "alertname": "SluiceFenced",
         "severity": "critical",

@@ -77,6 +77,21 @@ def test_the_facts_of_logs_json_come_out_to_the_digit_and_threefold_after_three_
     assert fresh.metric("processing", "log_entries_by_source_total", source="Efficy", status="SUCCESS") == 48
 
 
+def test_a_dead_letter_of_a_large_frame_leads_back_to_its_own_bytes(stack: Stack) -> None:
+    """Entries are standardized in pieces of a frame; the place of each is its place in the frame."""
+    lines = [b'{"source": "pieces", "n": %d}' % number for number in range(600)]
+    broken = {number: b'{"broken": %d' % number for number in (0, 255, 256, 300, 599)}
+    for number, line in broken.items():
+        lines[number] = line
+    run_id = stack.push(b"\n".join(lines)).raise_for_status().json()["run_id"]
+    receipt = stack.receipt(run_id)
+    assert (receipt["stored"], receipt["dead_lettered"]) == (595, 5)
+    letters = stack.get("processing", "/dead-letters", run=run_id, limit=10).json()["dead_letters"]
+    assert {255, 256, 300} <= {letter["index"] for letter in letters}, "all but the last lie in one frame"
+    found = {stack.get("processing", f"/records/{letter['record_id']}/raw").content for letter in letters}
+    assert found == set(broken.values())
+
+
 def test_a_receipt_adds_up_when_every_tenth_entry_is_garbage(stack: Stack) -> None:
     kinds = list(garbage())
     lines: list[bytes] = []

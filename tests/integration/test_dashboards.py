@@ -1,7 +1,6 @@
 """Every query of every panel and rule, asked of a real Prometheus over the real stack."""
 
 import json
-import os
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,7 +9,7 @@ import pytest
 
 from grafana import queries, rules
 from native.kafka import Broker
-from tests.integration.prometheus import Prometheus
+from tests.integration.monitoring import Monitoring
 from tests.integration.stack import Stack, eventually
 from tests.integration.test_chain import FACTS, trigger
 
@@ -21,27 +20,22 @@ SOURCE = "EasyProjects"
 
 
 @pytest.fixture(scope="module")
-def watched(broker: Broker, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Stack, Prometheus]]:
+def watched(broker: Broker, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Stack, Monitoring]]:
     """A stack with nothing in it, and a Prometheus that has seen it so."""
-    if not Prometheus.installed():
-        if os.environ.get("CI"):
-            pytest.fail("Prometheus is not installed")
-        pytest.skip("Prometheus is not installed (Debian: prometheus)")
     with (
         Stack(broker, tmp_path_factory.mktemp("watched"), f"t{uuid.uuid4().hex[:8]}-") as stack,
-        Prometheus(tmp_path_factory.mktemp("prometheus") / "own", stack.urls) as prometheus,
+        Monitoring(stack, tmp_path_factory.mktemp("monitoring")) as prometheus,
     ):
         prometheus.wait_until_all_targets_are_up()
         yield stack, prometheus
 
 
 def test_every_panel_and_every_rule_is_answered_after_one_ingest_and_one_fault(
-    watched: tuple[Stack, Prometheus],
+    watched: tuple[Stack, Monitoring],
 ) -> None:
     stack, prometheus = watched
     asked = [*queries.of_dashboards({"source": SOURCE}), *queries.of_rules()]
-    excused = () if prometheus.has_alertmanager else _alertmanagers(asked)
-    before = queries.unanswered(prometheus.url, asked, excused=excused)
+    before = queries.unanswered(prometheus.url, asked)
     assert any("'Log Entries by Source'" in missing for missing in before), "nothing was ingested, yet it has entries"
 
     trigger(stack)  # its anomalies are two faults of the entries' own
@@ -51,7 +45,7 @@ def test_every_panel_and_every_rule_is_answered_after_one_ingest_and_one_fault(
 
     def answered() -> bool:
         nonlocal missing
-        missing = queries.unanswered(prometheus.url, asked, excused=excused)
+        missing = queries.unanswered(prometheus.url, asked)
         return not missing
 
     try:
@@ -68,7 +62,7 @@ MOVED = {
 """Panels that show more than 0 after one ingest: a series born with its value would return data, and none of it."""
 
 
-def test_after_one_ingest_the_panels_show_what_happened_and_not_just_zeros(watched: tuple[Stack, Prometheus]) -> None:
+def test_after_one_ingest_the_panels_show_what_happened_and_not_just_zeros(watched: tuple[Stack, Monitoring]) -> None:
     _, prometheus = watched
     of = {f"{uid} {id_} " for uid, ids in MOVED.items() for id_ in ids}
     asked = [each for each in queries.of_dashboards({"source": SOURCE}) if each.where.startswith(tuple(of))]
@@ -83,7 +77,7 @@ def test_after_one_ingest_the_panels_show_what_happened_and_not_just_zeros(watch
         pytest.fail("only zeros: " + ", ".join(still()))
 
 
-def _highest(prometheus: Prometheus, asked: queries.Asked) -> float:
+def _highest(prometheus: Monitoring, asked: queries.Asked) -> float:
     expr = (
         f"max(max_over_time(({asked.expr})[{asked.range_s}s:{asked.step_s}s]))"
         if asked.range_s
@@ -94,7 +88,7 @@ def _highest(prometheus: Prometheus, asked: queries.Asked) -> float:
     return 0.0 if value != value else value
 
 
-def test_the_exact_panel_shows_the_72_entries_as_integers(watched: tuple[Stack, Prometheus]) -> None:
+def test_the_exact_panel_shows_the_72_entries_as_integers(watched: tuple[Stack, Monitoring]) -> None:
     """After the first test's single trigger, and with the row of all sources together."""
     _, prometheus = watched
     (panel,) = (
@@ -107,7 +101,7 @@ def test_the_exact_panel_shows_the_72_entries_as_integers(watched: tuple[Stack, 
     assert shown == {**FACTS, "all sources": {"SUCCESS": 71, "FAILED": 1}}
 
 
-def test_the_health_panel_tells_a_service_that_is_down(watched: tuple[Stack, Prometheus]) -> None:
+def test_the_health_panel_tells_a_service_that_is_down(watched: tuple[Stack, Monitoring]) -> None:
     stack, prometheus = watched
     (panel,) = (asked for asked in queries.of_dashboards({"source": SOURCE}) if "'Healthy?'" in asked.where)
 
@@ -124,7 +118,7 @@ def test_the_health_panel_tells_a_service_that_is_down(watched: tuple[Stack, Pro
     eventually(lambda: problems() == 0, 120, "it is healthy again")
 
 
-def test_a_query_without_data_is_told(watched: tuple[Stack, Prometheus], tmp_path: Path) -> None:
+def test_a_query_without_data_is_told(watched: tuple[Stack, Monitoring], tmp_path: Path) -> None:
     """The check itself can fail: for a metric that is not there, and for a panel that asks of a label that is not."""
     _, prometheus = watched
     document = json.loads((rules.DASHBOARDS / "sluice-overview.json").read_text())
@@ -141,9 +135,3 @@ def test_a_query_without_data_is_told(watched: tuple[Stack, Prometheus], tmp_pat
     assert len(told) == 2
     assert "'Request Rate by Service'" in told[0]
     assert told[1].startswith("alert Nothing: increase(nothing_total")
-
-
-def _alertmanagers(asked: list[queries.Asked]) -> tuple[str, ...]:
-    """Metrics that only a running Alertmanager gives."""
-    used = {name for each in asked for name in queries.metrics_of(each.expr)}
-    return tuple(sorted(name for name in used if name.startswith("alertmanager_")))

@@ -9,6 +9,8 @@ from msgspec.structs import replace
 
 from shared.errors import Reason
 from shared.records import Record
+from standardization.formats.json import _Shape
+from standardization.refused import Refused
 from standardization.standardize import Arrival, Rejected, Standardizer
 from tests.standardizing import ARRIVAL, NDJSON, PLACE, standardized
 
@@ -426,3 +428,28 @@ def test_what_a_struct_cannot_settle_keeps_its_place_among_those_that_it_can() -
         records = [msgspec.json.decode(line, type=Record) for _, line in standardized(subject, lines)[0]]
         assert [record.attributes["n"] for record in records] == list(range(9))
         assert [record.attributes.get("ts") for record in records] == [None] * 4 + ["sometime"] + [None] * 4
+
+
+def test_a_refusal_keeps_nothing_of_what_led_to_it() -> None:
+    """It lives as long as its batch: with its traceback it held five kilobytes of the entry's leaves and values."""
+    (refused,) = standardizer()._json.records([b'{"timestamp":"soon"}'], ["id"], [ARRIVAL])
+    assert isinstance(refused, Refused)
+    assert (refused.__traceback__, refused.__context__) == (None, None)
+
+
+def test_ever_new_shapes_that_look_alike_are_not_tried_on_each_other_again_and_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    tried = 0
+    fill = _Shape.fill
+
+    def counted(self: _Shape, found: Any, positions: Any, *others: Any) -> Any:
+        nonlocal tried
+        tried += len(positions)
+        return fill(self, found, positions, *others)
+
+    monkeypatch.setattr(_Shape, "fill", counted)
+    lines = [b'{"aaa%06d":1}' % (n // 3) for n in range(240)]  # each shape comes just often enough to get its struct
+    good, _ = standardized(standardizer(), lines)
+    assert len(good) == 240
+    assert tried <= 80 * 240 / 2, "the newest struct alone is tried on the rest"
