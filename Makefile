@@ -119,6 +119,7 @@ $(VENV)/development: requirements-dev.lock
 	@touch $@ $(VENV)/runtime
 
 define install
+mkdir -p .run && exec 9>.run/install.lock && { ! command -v flock >/dev/null || flock 9; } && \
 echo "Installing the packages of $(1) into $(VENV); this takes a minute or so." && \
 { command -v $(PYTHON) >/dev/null || { echo "Python is missing. Debian: sudo apt-get install -y python3-venv"; exit 1; }; } && \
 $(PYTHON) native/prerequisites.py python && \

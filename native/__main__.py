@@ -224,6 +224,7 @@ def _show(launcher: Launcher) -> None:
         if client.summary()["total"] == 0:
             _ingest(client, console, None)
         else:
+            console.print("Nothing was ingested, for the store has entries already. The newest run of before:")
             for newest in client.get("ingestion", "/ingest/runs", limit=1)["runs"]:
                 console.print(report.receipt(newest))
         _print_summary(client, console)

@@ -49,8 +49,8 @@ def addresses(settings: NativeSettings) -> RenderableType:
         ("Newest records", f"{processing}/analytics/recent?limit=5"),
         ("Anomalies", f"{processing}/analytics/anomalies"),
         *((f"{service.capitalize()} API", f"{settings.url(service)}/docs") for service in settings.service_ports),
-        ("Prometheus", f"{settings.url('prometheus')}/targets"),
-        ("Alerts", f"{settings.url('alertmanager')} · {processing}/alerts"),
+        ("Prometheus", settings.url("prometheus")),
+        ("Alerts", f"{processing}/alerts"),
         *([("Grafana", f"{settings.url('grafana')} (admin)")] if grafana() else []),
         ("Kafka", settings.bootstrap),
     ]
