@@ -8,6 +8,7 @@ PYTEST := $(BIN)/pytest
 
 .DEFAULT_GOAL := help
 .PHONY: help run up down ingest summary health status logs clean doctor test coverage check lint dashboards openapi-gen bench \
+	bench-peers bench-peers-prepare \
 	system-tests system-tests-quick system-tests-performance lock docker-build docker-push e2e-compose
 
 help: ## This list
@@ -85,6 +86,13 @@ openapi-gen: $(VENV)/runtime ## Write docs/openapi/*.json from the running servi
 bench: $(VENV)/development ## Measure speed and memory on this machine; takes some minutes
 	@$(NATIVE) prepare
 	$(BIN)/python -m benchmarks.bench
+
+bench-peers: bench-peers-prepare ## The same beside other stream processors, each in an environment of its own; half an hour
+	$(BIN)/python -m benchmarks.bench --only peers --records 500000 --runs 3
+
+bench-peers-prepare: $(VENV)/development ## Install and build the peers of bench-peers into .run/peers; 500 MB
+	@$(NATIVE) prepare
+	$(BIN)/python -m benchmarks.preparation
 
 system-tests: $(VENV)/development ## Exercise the running stack (make up) from outside: everything
 	$(PYTEST) tests/e2e

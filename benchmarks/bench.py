@@ -1,6 +1,7 @@
 """`make bench`: how fast, and in how much memory, on this machine, on a Kafka of its own.
 
     python -m benchmarks.bench [--records 1000000] [--runs 5] [--only stage-1 chain] [--json FILE]
+    python -m benchmarks.bench --only peers
 
 Every run begins with empty topics, an empty store and new processes, and is checked: exactly what went in came out. The
 measurements take turns, so that a slow moment of the machine falls on all of them. docs/benchmarks.md says what each
@@ -14,10 +15,12 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
+from benchmarks.beside import Peer
+from benchmarks.comparison import SIDE_BY_SIDE, comparison, comparison_summary
 from benchmarks.entries import SIZE
 from benchmarks.figures import Measure, Run, summary, table
 from benchmarks.machine import describe
@@ -35,6 +38,8 @@ MEASURES: Final[Sequence[Measure]] = (
     LoneEntry(),
     LargeEntry(),
 )
+NAMED: Final[Mapping[str, Measure]] = {each.name: each for each in (*SIDE_BY_SIDE, *MEASURES)}
+BESIDE: Final = "peers"  # in `--only`: our stage in all its forms, and its peers
 
 
 def measure(rig: Rig, measures: Sequence[Measure], runs: int) -> dict[str, list[Run]]:
@@ -52,9 +57,12 @@ def measure(rig: Rig, measures: Sequence[Measure], runs: int) -> dict[str, list[
 
 def main() -> None:
     options = _options()
-    measures = [each for each in MEASURES if each.name in options.only]
+    measures = chosen(options.only)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # leave nothing running
     libs = prepare_jars(ROOT / ".run" / "kafka" / "libs", _say)
+    for each in measures:
+        if isinstance(each, Peer):
+            each.prepare(_say)
     machine = describe(libs)
     folder = Path(tempfile.mkdtemp(prefix="sluice-bench-", dir=options.folder))
     _say(f"working in {folder}; it stays if a run fails")
@@ -63,7 +71,10 @@ def main() -> None:
     shutil.rmtree(folder)
     print(f"{options.records:,} entries of {SIZE} bytes, medians of {options.runs} runs, seed {options.seed}\n")
     print("\n".join(f"- {name}: {value}" for name, value in machine.items()), end="\n\n")
-    print("\n".join(table(each, found[each.name]) for each in measures), end="")
+    beside = {each.name for each in SIDE_BY_SIDE} if any(isinstance(each, Peer) for each in measures) else set()
+    print("\n".join(table(each, found[each.name]) for each in measures if each.name not in beside), end="")
+    if beside:
+        print(comparison(found, options.records), end="")
     if options.json is not None:
         report = {
             "machine": machine,
@@ -72,16 +83,29 @@ def main() -> None:
             "runs": options.runs,
             "seed": options.seed,
             "measures": {each.name: summary(each, found[each.name]) for each in measures},
+            "ratios": comparison_summary(found) if beside else [],
         }
         options.json.write_text(json.dumps(report, indent=2) + "\n")
 
 
+def chosen(names: Sequence[str]) -> list[Measure]:
+    """The measurements that these names of `--only` stand for, each once."""
+    wanted = [each.name for each in SIDE_BY_SIDE] if BESIDE in names else []
+    return [NAMED[name] for name in dict.fromkeys([*names, *wanted]) if name != BESIDE]
+
+
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    names = [each.name for each in MEASURES]
+    usual = [each.name for each in MEASURES]
     parser.add_argument("--records", type=int, default=1_000_000, help="entries of a run (default %(default)s)")
     parser.add_argument("--runs", type=int, default=5, help="of each measurement (default %(default)s)")
-    parser.add_argument("--only", nargs="+", choices=names, default=names, help="these measurements alone")
+    parser.add_argument(
+        "--only",
+        nargs="+",
+        choices=[*NAMED, BESIDE],
+        default=usual,
+        help=f"these measurements alone; {BESIDE} is our stage and all its peers",
+    )
     parser.add_argument("--json", type=Path, help="write every value of every run to this file")
     parser.add_argument("--seed", type=int, default=1, help="of the entries (default %(default)s)")
     parser.add_argument(

@@ -64,7 +64,13 @@ class KafkaProbe:
         self._admin = AdminClient(dict(self._bootstrap))
 
     def partitions(self, topic: str) -> int:
-        return len(self._admin.list_topics(topic, timeout=10).topics[topic].partitions)
+        """How many it has; a topic that was made a moment ago is waited for, since the broker may not know it yet."""
+        until = time.monotonic() + 30
+        while not (found := len(self._admin.list_topics(topic, timeout=10).topics[topic].partitions)):
+            if time.monotonic() > until:
+                raise MeasurementError(f"Kafka knows of no partition of {topic}")
+            time.sleep(0.1)
+        return found
 
     def fill(self, topic: str, frames: Iterable[bytes]) -> int:
         """Write each frame as a message such as ingestion writes, the partitions in turn; returns how many.
@@ -115,6 +121,16 @@ class KafkaProbe:
                 partition: consumer.get_watermark_offsets(TopicPartition(topic, partition), timeout=10)[1]
                 for partition in range(self.partitions(topic))
             }
+        finally:
+            consumer.close()
+
+    @contextmanager
+    def written(self, topic: str) -> Iterator[Callable[[], int]]:
+        """A function that tells how many messages stand in the topic, those of open transactions and markers, too."""
+        consumer = Consumer(self._bootstrap | {"group.id": "bench", "isolation.level": "read_uncommitted"})
+        places = [TopicPartition(topic, partition) for partition in range(self.partitions(topic))]
+        try:
+            yield lambda: sum(consumer.get_watermark_offsets(place, timeout=10)[1] for place in places)
         finally:
             consumer.close()
 
@@ -175,6 +191,20 @@ class KafkaProbe:
         if open_partitions:
             raise MeasurementError(f"{topic} could not be read to its end")
         return Appended(by_ms)
+
+    def first(self, topic: str, count: int) -> list[bytes]:
+        """The values of some messages from the beginning of some partition."""
+        consumer = Consumer(self._bootstrap | {"group.id": "bench", "isolation.level": "read_committed"})
+        consumer.assign([TopicPartition(topic, partition, 0) for partition in range(self.partitions(topic))])
+        found: list[bytes] = []
+        try:
+            until = time.monotonic() + 30
+            while len(found) < count and time.monotonic() < until:
+                messages = consumer.consume(count - len(found), 0.5)
+                found += [message.value() or b"" for message in messages if message.error() is None]
+        finally:
+            consumer.close()
+        return found
 
     def delete(self, prefix: str) -> None:
         """Delete the topics whose names begin so, to give their disk back."""

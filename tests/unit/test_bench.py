@@ -1,10 +1,15 @@
 """What the bench computes from a run, and that its entries are what it says."""
 
+import re
 from collections import Counter
 
 import msgspec
 import pytest
 
+from benchmarks import preparation
+from benchmarks.bench import MEASURES, chosen
+from benchmarks.beside import PEERS, Peer
+from benchmarks.comparison import RATIOS, SIDE_BY_SIDE, comparison
 from benchmarks.entries import SIZE, frames, generate
 from benchmarks.figures import Target, percentile
 from benchmarks.kafka_probe import Appended
@@ -51,3 +56,44 @@ def test_a_percentile_is_a_value_that_occurred() -> None:
     assert percentile(values, 99) == 99
     assert percentile(values, 50) == 50
     assert percentile([7.0], 99) == 7
+
+
+def test_peers_are_measured_only_when_they_are_asked_for() -> None:
+    assert not [each for each in MEASURES if isinstance(each, Peer)]
+    assert [each.name for each in chosen(["peers"])] == [each.name for each in SIDE_BY_SIDE]
+    assert [each.name for each in chosen(["quix", "lone", "quix"])] == ["quix", "lone"]
+    assert {each.name for each in chosen(["stage-1", "peers"])} == {each.name for each in SIDE_BY_SIDE}
+
+
+def test_a_peer_is_compared_with_one_record_a_message_by_medians() -> None:
+    figures = {"rate_per_cpu_second": 50.0, "kafka_rate_per_cpu_second": 1.0, "start_seconds": 0.5, "records": 9.0}
+    found = {
+        "stage-1": [figures | {"rate": rate, "peak_mb": 100.0} for rate in (390.0, 400.0, 900.0)],
+        "quix": [figures | {"rate": rate, "peak_mb": 50.0} for rate in (99.0, 100.0, 200.0)],
+    }
+    lines = comparison(found, 1_000).splitlines()
+    (quix,) = [line for line in lines if line.startswith("| Quix Streams")]
+    assert "| 100 | 99 to 200 | 50 |" in quix
+    assert quix.endswith("| 4.00 times | 1.00 times |")
+    judged = [line for line in lines if line.endswith((" pass |", " **fail** |"))]
+    assert judged == ["| one record a message to Quix Streams exactly once, records/s | 4.00 | at least 4 | pass |"]
+    found["quix"] = found["stage-1"]
+    assert "| 1.00 | at least 4 | **fail** |" in comparison(found, 1_000)
+
+
+def test_every_ratio_is_of_two_that_are_measured_together() -> None:
+    names = {each.name for each in SIDE_BY_SIDE}
+    assert all(ratio.ours in names and ratio.other in names for ratio in RATIOS)
+
+
+@pytest.mark.parametrize("peer", preparation.IN_PYTHON)
+def test_every_version_of_a_peers_environment_is_pinned(peer: str) -> None:
+    lines = (preparation.PEERS / f"{peer}.txt").read_text().splitlines()
+    assert lines
+    assert not [line for line in lines if not re.fullmatch(r"[\w.-]+==[\w.]+", line)]
+
+
+def test_every_peer_has_its_program_and_its_environment() -> None:
+    environments = {each.environment for each in PEERS if each.environment}
+    assert environments == set(preparation.IN_PYTHON)
+    assert all((preparation.PEERS / f"{each.module}.py").is_file() for each in PEERS if each.module)
