@@ -32,7 +32,7 @@ AT_LEAST_ONCE: Final = "at least once"
 
 _LOOK_SECONDS: Final = 0.2
 _STILL_SECONDS: Final = 1.0  # nothing written for so long: it is through, or waits for its commit
-_COMPARED: Final = 2_000  # records of a run that are compared with our own mapping's
+_COMPARED: Final = 200  # records of each partition of a run that are compared with our own mapping's
 _WARM_UP: Final = 500_000  # records that Kafka Streams maps before it is timed, whatever a run has
 _JVM: Final = ("-Xms256m", "-Xmx512m", "-XX:+UseG1GC", "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn")
 

@@ -193,15 +193,22 @@ class KafkaProbe:
         return Appended(by_ms)
 
     def first(self, topic: str, count: int) -> list[bytes]:
-        """The values of some messages from the beginning of some partition."""
-        consumer = Consumer(self._bootstrap | {"group.id": "bench", "isolation.level": "read_committed"})
-        consumer.assign([TopicPartition(topic, partition, 0) for partition in range(self.partitions(topic))])
+        """The values of the first messages of every partition that has some, up to so many of each."""
+        consumer = Consumer(
+            self._bootstrap | {"group.id": "bench", "enable.partition.eof": True, "isolation.level": "read_committed"}
+        )
         found: list[bytes] = []
         try:
-            until = time.monotonic() + 30
-            while len(found) < count and time.monotonic() < until:
-                messages = consumer.consume(count - len(found), 0.5)
-                found += [message.value() or b"" for message in messages if message.error() is None]
+            for partition in range(self.partitions(topic)):
+                consumer.assign([TopicPartition(topic, partition, 0)])
+                wanted = count
+                until = time.monotonic() + 30
+                while wanted:
+                    messages = consumer.consume(1, 1.0)
+                    if any(message.error() is not None for message in messages) or time.monotonic() > until:
+                        break  # its end
+                    found += [message.value() or b"" for message in messages]
+                    wanted -= len(messages)
         finally:
             consumer.close()
         return found
