@@ -99,26 +99,11 @@ def seconds(duration: str) -> int:
     return int(duration[:-1]) * _SECONDS[duration[-1]]
 
 
-def unanswered(
-    prometheus: str, asked: Iterable[Asked], *, excused: Iterable[str] = (), now: float | None = None
-) -> list[str]:
-    """Who gets no data, and for which query, from the Prometheus at this URL; empty when all is answered.
-
-    `excused` are metrics that can't be there, such as those of an Alertmanager that this stack runs without.
-    """
-    at = time.time() if now is None else now
-    absent = set(excused)
+def unanswered(prometheus: str, asked: Iterable[Asked]) -> list[str]:
+    """Who gets no data, and for which query, from the Prometheus at this URL; empty when all is answered."""
+    at = time.time()
     with httpx.Client(base_url=prometheus, timeout=30.0) as client:
-        return [
-            f"{each.where}: {each.expr}"
-            for each in asked
-            if not absent & set(metrics_of(each.expr)) and not _answered(client, each, at)
-        ]
-
-
-def metrics_of(expr: str) -> list[str]:
-    """The metrics that an expression selects. Raises ValueError where it does not parse."""
-    return [selector.name or "" for selector in selectors(promql_parser.parse(expr))]
+        return [f"{each.where}: {each.expr}" for each in asked if not _answered(client, each, at)]
 
 
 def selectors(expr: promql_parser.Expr) -> Iterator[promql_parser.VectorSelector]:

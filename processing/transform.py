@@ -44,17 +44,15 @@ class Processing:
             value = message.value if message.payload is None else message.payload.read()
             lines = entries(value, _content_type(message))
             together.setdefault(message.partition, []).append((message, lines))
-        done = {
-            partition: self._processor.process(partition, [line for _, lines in parts for line in lines])
+        done = [
+            (partition, parts, _key(parts), self._processor.process(partition, [n for _, some in parts for n in some]))
             for partition, parts in together.items()
-        }
-        for partition, made in done.items():
-            streams.anomalies.add_to(partition, None, made.anomalies)
+        ]
+        for partition, _, key, made in done:
+            streams.anomalies.add_to(partition, key, made.anomalies)
         streams.anomalies.flush()  # before their records, so that nobody sees a record without its anomalies
-        for partition, made in done.items():
-            parts = together[partition]
-            keys = {message.key for message, _ in parts}
-            streams.records.add_to(partition, keys.pop() if len(keys) == 1 else None, made.records)
+        for partition, parts, key, made in done:
+            streams.records.add_to(partition, key, made.records)
             for bad in made.rejected:
                 self._dead(parts, bad, topic_id, out)
         return sum(len(lines) for parts in together.values() for _, lines in parts)
@@ -102,6 +100,12 @@ class Processing:
                 headers=tuple(message.headers),
             )
         )
+
+
+def _key(parts: Sequence[tuple[Message, list[bytes]]]) -> bytes | None:
+    """The key of these messages, None where they differ."""
+    keys = {message.key for message, _ in parts}
+    return keys.pop() if len(keys) == 1 else None
 
 
 def _content_type(message: Message) -> str | None:

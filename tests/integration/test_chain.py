@@ -1,11 +1,15 @@
 """From a push to the store and its API, on a real Kafka."""
 
 import os
+import threading
 from collections.abc import Iterator
 
 import pytest
 
 from native.kafka import Broker
+from shared import kafka
+from shared.config import Settings
+from shared.topics import H_KIND, PROCESSED_METRICS
 from tests.integration.entries import garbage, plain, plain_lines
 from tests.integration.stack import Stack, eventually
 
@@ -75,6 +79,20 @@ def test_the_facts_of_logs_json_come_out_to_the_digit_and_threefold_after_three_
     fresh.wait_until_ready()
     assert fresh.summary()["total"] == 216
     assert fresh.metric("processing", "log_entries_by_source_total", source="Efficy", status="SUCCESS") == 48
+
+
+def test_a_record_and_its_anomaly_travel_under_the_key_of_their_series(stack: Stack) -> None:
+    answer = stack.push(b'{"source": "keyed", "api": "Fails", "status": "FAILED"}', kind="application/json")
+    stack.receipt(answer.raise_for_status().json()["run_id"])
+    settings = Settings(_env_file=None, kafka_bootstrap=stack.broker.bootstrap, topic_prefix=stack.prefix)
+    topic = settings.topic(PROCESSED_METRICS)
+    places = [(topic, partition) for partition in range(settings.partitions)]
+    found = [
+        (dict(message.headers() or ())[H_KIND], message.key())
+        for message in kafka.read_to_end(settings, kafka.Topics(settings, "test"), places, threading.Event())
+        if b'"keyed"' in (message.value() or b"") and dict(message.headers() or ())[H_KIND] != b"window"
+    ]
+    assert sorted(found) == [(b"anomaly", b"keyed/Fails"), (b"record", b"keyed/Fails")]
 
 
 def test_a_dead_letter_of_a_large_frame_leads_back_to_its_own_bytes(stack: Stack) -> None:
