@@ -191,7 +191,7 @@ class _Session:
                     "anew since; rebuild the store (docs/store.md)"
                 )
         starts = self._topics.starts([(self._settings.topic(r.topic), r.partition) for r in batch.ranges])
-        rows = Rows([], [], [], [], [])
+        rows = Rows([], [], [], [], [], [])
         for range_ in batch.ranges:
             name = self._settings.topic(range_.topic)
             kept = starts[name, range_.partition]
@@ -293,7 +293,7 @@ class _Session:
 
     def _write(self) -> None:
         """One batch: of each partition what lies before its first open chunked message, the rest stays for the next."""
-        rows = Rows([], [], [], [], [])
+        rows = Rows([], [], [], [], [], [])
         ranges = []
         oldest = time.time()
         for place, gathered in self._gathered.items():
@@ -323,7 +323,7 @@ class _Session:
         )
         self._store.open_batch(batch)
         self._finish(batch, rows)
-        if rows.records:
+        if rows.records or rows.samples:
             metrics.FRESHNESS.observe(max(0.0, time.time() - oldest))
         self._refetch()
 
@@ -406,7 +406,7 @@ class _Session:
     def _count(self, rows: Rows) -> None:
         """Count what a closed batch put in."""
         total = 0
-        for table in ("records", "windows", "anomalies", "dead_letters", "runs"):
+        for table in ("records", "samples", "windows", "anomalies", "dead_letters", "runs"):
             number = sum(lines.count(b"\n") + 1 for lines in getattr(rows, table) if lines)
             metrics.STORED_ROWS.labels(table).inc(number)
             total += number

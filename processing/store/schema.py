@@ -5,7 +5,7 @@ between the two, so that they can't drift apart. Lines are read with plain types
 reading straight into LowCardinality or Map columns costs several times as much.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 SCHEMA_VERSION: Final = 1
@@ -81,6 +81,11 @@ def _distribution(of: str) -> list[Column]:
 
 _SEQ = Column("seq", "UInt64", "", f"{{number:UInt64}} * {ROWS_PER_BATCH} + rowNumberInAllBlocks()")
 _STORED_AT = Column("stored_at", _INSTANT, "", "fromUnixTimestamp64Nano({stored_at_ns:Int64}, 'UTC')")
+
+
+def _coded(column: Column, codec: str) -> Column:
+    """The column, compressed so."""
+    return replace(column, type=f"{column.type} CODEC({codec})")
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,6 +167,53 @@ RECORDS = Table(
         "PROJECTION counts (SELECT service_name, outcome, count() GROUP BY service_name, outcome)",
     ),
 )
+
+LATEST_FIELDS: Final = ("metric", "unit", "value", "host_name", "hw_model", "hw_parent", "gpu_index", "device")
+FLEET: Final = (
+    "count()",
+    "min(timestamp)",
+    "max(timestamp)",
+    f"argMax(tuple({', '.join(LATEST_FIELDS)}), tuple(timestamp, seq))",
+)
+"""What is kept of each series of samples, by hw_id and source_metric: how many, first, last, and the latest itself.
+A query that asks for just these, so spelt, reads the projection."""
+
+SAMPLES = Table(
+    "samples",
+    (
+        _label("hw_id"),
+        _label("metric"),
+        _label("source_metric"),
+        _coded(_instant("timestamp"), "DoubleDelta, ZSTD"),
+        _coded(_SEQ, "Delta, ZSTD"),
+        _coded(_measure("value"), "ZSTD"),
+        _label("unit"),
+        _coded(_text("record_id"), "ZSTD(3)"),
+        _label("run_id"),
+        _text("origin"),
+        _coded(_instant("observed_timestamp"), "DoubleDelta, ZSTD"),
+        _coded(_STORED_AT, "DoubleDelta, ZSTD"),
+        _label("host_name"),
+        _label("hw_model"),
+        _label("hw_parent"),
+        _same("gpu_index", "Nullable(Int32)"),
+        _label("device"),
+        _label("container"),
+        _label("pod"),
+        _label("namespace"),
+        _coded(_text("attributes"), "ZSTD(3)"),  # a JSON object, or empty
+        Column("schema", "UInt16", "Int32 DEFAULT 1", "`schema`"),
+    ),
+    # by when raw-logs took it, as records; within a month a GPU's metric lies together, in the order of time
+    "MergeTree PARTITION BY toYYYYMM(observed_timestamp) ORDER BY (hw_id, source_metric, timestamp, seq) "
+    f"SETTINGS {_DEDUPLICATION}",
+    (
+        "INDEX by_run run_id TYPE bloom_filter(0.01) GRANULARITY 1",
+        f"PROJECTION fleet (SELECT hw_id, source_metric, {', '.join(FLEET)} GROUP BY hw_id, source_metric)",
+    ),
+)
+"""Readings of GPUs. The projection is part of each part, like the rows: however often a batch was repeated, it holds
+what the rows hold, and the list of a fleet costs what it has of GPUs and metrics, not of samples."""
 
 WINDOWS = Table(
     "windows",
@@ -294,7 +346,7 @@ ALERTS = Table(
 )
 """Firings and resolutions, each once. It belongs to no epoch, for it does not come from the topics."""
 
-TABLES: Final = (RECORDS, WINDOWS, ANOMALIES, DEAD_LETTERS, RUNS)
+TABLES: Final = (RECORDS, SAMPLES, WINDOWS, ANOMALIES, DEAD_LETTERS, RUNS)
 
 OTEL_LOGS: Final = """
 CREATE OR REPLACE VIEW {view} AS SELECT

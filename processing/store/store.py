@@ -17,6 +17,7 @@ from processing.store.schema import (
     LEDGER,
     RECORDS,
     RUNS,
+    SAMPLES,
     SCHEMA_VERSION,
     TABLES,
     WINDOWS,
@@ -33,6 +34,7 @@ class Rows:
     """Lines of JSON for each table, untouched from Kafka; an element holds one or more, joined by LF."""
 
     records: list[bytes]
+    samples: list[bytes]
     windows: list[bytes]
     anomalies: list[bytes]
     dead_letters: list[bytes]
@@ -45,6 +47,7 @@ class Rows:
             (ANOMALIES, self.anomalies),
             (DEAD_LETTERS, self.dead_letters),
             (RECORDS, self.records),
+            (SAMPLES, self.samples),
             (RUNS, self.runs),
         ]
 

@@ -11,7 +11,7 @@ from prometheus_client.metrics import MetricWrapperBase
 from native.settings import NativeSettings
 from processing.counts import EntriesBySource
 from processing.sources import Families
-from shared import metrics
+from shared import dcgm, metrics
 from shared.config import Settings
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -161,3 +161,9 @@ def test_an_anchor_is_what_github_makes_of_a_heading(tmp_path: Path) -> None:
         '# Kafka logs "Invalid receive (size = 1 ...)"\n\n## `make run`\n\n## `make run`\n\n```\n# no heading\n```\n'
     )
     assert _anchors(page) == {"kafka-logs-invalid-receive-size--1-", "make-run", "make-run-1"}
+
+
+def test_every_field_of_dcgm_is_documented_with_its_metric_and_unit_and_no_other_is() -> None:
+    rows = [cells[:3] for cells in _tables(ROOT / "docs/gpu.md", "field of DCGM")]
+    known = [[f"`{name}`", f"`{field.metric}`", field.unit] for name, field in dcgm.FIELDS.items()]
+    assert rows == known
