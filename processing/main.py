@@ -4,11 +4,13 @@ standardized-logs > [stage loop: frames > records > metrics, windows, anomalies]
 processed-metrics, dead-letters, ingest-runs > [sink: ledger > rows] > store > API, metrics
 """
 
-from processing.api import raw
+from processing.api import raw, stats
 from processing.api import routers as store_routers
 from processing.api.counts import counts
 from processing.counts import EntriesBySource
 from processing.detect import AnomalyReason
+from processing.fleet import NAME as FLEET
+from processing.fleet import Fleet
 from processing.sink import STAGE as SINK
 from processing.sink import TOPICS as SINK_TOPICS
 from processing.sink import Sink
@@ -48,6 +50,8 @@ def build(settings: Settings) -> Service:
     EntriesBySource(lambda: counts(store), settings.source_labels).register(metrics.REGISTRY)
     sources = Sources(store, settings.source_labels)
     sources.register(metrics.REGISTRY)
+    fleet = Fleet(store, settings.gpu_host_labels, settings.gpu_labels)
+    fleet.register(metrics.REGISTRY)
     watch = kafka.Watch(settings, NAME)
     survey = Survey(settings, NAME, lambda: watch.reachable)
     sink = Sink(settings, store, spools[1])
@@ -66,10 +70,15 @@ def build(settings: Settings) -> Service:
         watch,
         Loop(survey.name, survey.run, list),
         Loop(SOURCES, sources.run, list),
+        Loop(FLEET, fleet.run, list),
         Loop(SINK, sink.run, sink.problems),
         Loop(STAGE, stage.run, stage.problems),
     ]
-    routers = [*store_routers(store), raw.router(settings, spools[2])]
+    routers = [
+        *store_routers(store),
+        raw.router(settings, spools[2]),
+        stats.router(settings, store, survey, lambda: watch.reachable, lambda: sink.running),
+    ]
     return Service(NAME, settings, settings.processing_port, parts, routers, __doc__ or "", store.close)
 
 

@@ -21,9 +21,10 @@ from shared.service import Problem, ProblemError
 
 _NOTHING = Where()
 
-_COUNT, _FIRST, _LAST, _LATEST = FLEET
-_SERIES: Final = f"""(
-  SELECT hw_id, source_metric, {_COUNT} AS readings, {_FIRST} AS first, {_LAST} AS last, {_LATEST} AS latest
+_COUNT, _FIRST, _LAST, _ARRIVED, _LATEST = FLEET
+SERIES: Final = f"""(
+  SELECT hw_id, source_metric, {_COUNT} AS readings, {_FIRST} AS first, {_LAST} AS last, {_ARRIVED} AS arrived,
+    {_LATEST} AS latest
   FROM samples {{where}} GROUP BY hw_id, source_metric
 )"""  # noqa: S608 - our own names
 
@@ -34,7 +35,7 @@ _GPUS: Final = f"""(
     argMax(latest, tuple(last, source_metric)) AS newest,
     {", ".join(f"tupleElement(newest, {LATEST_FIELDS.index(name) + 1}) AS {name}" for name in _DESCRIBED)},
     toInt64(ifNull(gpu_index, -1)) AS place
-  FROM {_SERIES} GROUP BY hw_id
+  FROM {SERIES} GROUP BY hw_id
 )"""  # noqa: S608 - our own names
 
 
@@ -138,7 +139,7 @@ class FleetQuery(GpuQuery):
 def series(store: Store, uuid: str) -> list[dict[str, Any]]:
     """What is kept of each series of a GPU, by the source's name. Raises ProblemError (404) where there is none."""
     found = store.query(
-        f"SELECT * FROM {_SERIES.format(where='WHERE hw_id = {uuid:String}')} ORDER BY source_metric",  # noqa: S608 - our own names
+        f"SELECT * FROM {SERIES.format(where='WHERE hw_id = {uuid:String}')} ORDER BY source_metric",  # noqa: S608 - our own names
         {"uuid": uuid},
     )
     if not found:
@@ -194,7 +195,7 @@ def metrics(store: Store, page: Page) -> MetricPage:
     by_metric = f"""(
       SELECT source_metric, tupleElement(any(latest), 1) AS metric, tupleElement(any(latest), 2) AS unit,
         uniqExact(hw_id) AS gpus, sum(readings) AS samples
-      FROM {_SERIES.format(where="")} GROUP BY source_metric
+      FROM {SERIES.format(where="")} GROUP BY source_metric
     )"""  # noqa: S608 - our own names
     found = page_of(store, "metrics", by_metric, _NOTHING, {"source_metric": str}, page, "metrics")
     for row in found["metrics"]:

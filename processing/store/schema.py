@@ -173,10 +173,11 @@ FLEET: Final = (
     "count()",
     "min(timestamp)",
     "max(timestamp)",
+    "max(observed_timestamp)",
     f"argMax(tuple({', '.join(LATEST_FIELDS)}), tuple(timestamp, seq))",
 )
-"""What is kept of each series of samples, by hw_id and source_metric: how many, first, last, and the latest itself.
-A query that asks for just these, so spelt, reads the projection."""
+"""What is kept of each series of samples, by hw_id and source_metric: how many, first, last, the last arrival, and
+the latest itself. A query that asks for just these, so spelt, reads the projection."""
 
 SAMPLES = Table(
     "samples",

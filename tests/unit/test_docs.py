@@ -10,6 +10,7 @@ from prometheus_client.metrics import MetricWrapperBase
 
 from native.settings import NativeSettings
 from processing.counts import EntriesBySource
+from processing.fleet import Families as GpuFamilies
 from processing.sources import Families
 from shared import dcgm, metrics
 from shared.config import Settings
@@ -66,9 +67,9 @@ def _exported() -> set[Metric]:
     for family in EntriesBySource(lambda: {("shop", "success"): 1}, limit=200).collect():
         (sample,) = family.samples
         found.add(Metric(sample.name, family.type, tuple(sample.labels)))
-    for family in Families():
+    for family in (*Families(), *GpuFamilies()):
         suffix = "_total" if family.type == "counter" else ""
-        found.add(Metric(family.name + suffix, family.type, family._labelnames))  # type: ignore[attr-defined]  # it has no public name
+        found.add(Metric(family.name + suffix, family.type, family._labelnames))
     return found
 
 
