@@ -63,8 +63,14 @@ class EmbeddedEngine:
             _run(self._writer, sql, {})
 
     def use(self, database: str) -> None:
-        for connection in self._connections:
-            _run(connection, f"USE {database}", {})
+        with self._writing:
+            _run(self._writer, f"USE {database}", {})
+        readers = [self._idle.get() for _ in range(_READERS)]  # each when its query is done
+        for reader in readers:
+            try:
+                _run(reader, f"USE {database}", {})
+            finally:
+                self._idle.put(reader)
 
     def query(self, sql: str, parameters: Parameters) -> list[dict[str, Any]]:
         reader = self._idle.get()
