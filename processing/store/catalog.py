@@ -10,12 +10,13 @@ Tables live in a database of their epoch, `<database>_<epoch>`. `<database>` its
 Rows of the first three are only ever added, each by one insert, so a crash leaves them as they were before or after.
 """
 
+import time
 from collections.abc import Sequence
 from typing import Final
 
 from processing.store.engine import Engine
 from processing.store.migrations import FIRST, MIGRATIONS, Migration, needed, newest
-from processing.store.schema import ALERTS, LEDGER, TABLES, Table, otel_logs
+from processing.store.schema import ALERTS, LEDGER, RECORDS, TABLES, Table, otel_logs
 from shared.errors import StoreError
 
 _OWN: Final = {
@@ -76,6 +77,7 @@ class Catalog:
             self._add("epochs", self.epoch, needed(self._migrations))
         self._read(self.epoch)
         self._drop_others()
+        self.drop_copy()
 
     def refuse_unfinished_restore(self) -> None:
         """Raise StoreError where a restore was cut off."""
@@ -120,7 +122,113 @@ class Catalog:
         self.rebuilding = None
         self._drop_others()
 
+    # backups
+
+    def copy(self) -> str:
+        """Copy all tables of the store, by links to their files, into a database of its own; returns its name.
+
+        Tokens of inserts are not copied.
+        """
+        self.drop_copy()
+        self._engine.execute(f"CREATE DATABASE {self._copy}")
+        for name, source in self._all_tables(self._database, self.epoch).items():
+            self._engine.execute(f"CREATE TABLE {self._copy}.{name} CLONE AS {source}")
+        return self._copy
+
+    def records_of(self, copy: str) -> int:
+        """How many records a copy has."""
+        (row,) = self._engine.query(f"SELECT count() AS n FROM {copy}.{RECORDS.name}", {})  # noqa: S608 - our own names
+        return int(row["n"])
+
+    def drop_copy(self) -> None:
+        self._engine.execute(f"DROP DATABASE IF EXISTS {self._copy} SYNC")
+
+    def needs(self) -> int:
+        """The oldest schema version that may use the store."""
+        return self._largest("schema", "epochs")
+
+    def back_up(self, copy: str, target: str) -> None:
+        """Have the engine save a copy. Raises StoreError."""
+        self._finish(f"BACKUP DATABASE {copy} TO File('{target}') ASYNC")
+
+    def begin_restore(self, schema: int) -> None:
+        """Mark the store as half restored. Raises StoreError where it holds something, or the backup is newer."""
+        engine, database = self._engine, self._database
+        if schema > newest(self._migrations):
+            raise StoreError(
+                f"the backup has schema {schema}, made by a newer Sluice; this one knows up to "
+                f"{newest(self._migrations)}: restore it with the newer version"
+            )
+        engine.execute(f"CREATE DATABASE IF NOT EXISTS {database}")
+        if not self._exists(UNFINISHED):
+            if self._holds_something():
+                raise StoreError(
+                    f"the store {database} holds something already, and a restore would mix the two: give it an empty "
+                    "place (move DATA_DIR/processing/store away, or name another database in CLICKHOUSE_URL)"
+                )
+            engine.execute(
+                f"CREATE TABLE {database}.{UNFINISHED} (restored UInt8) ENGINE = MergeTree ORDER BY restored"
+            )
+
+    def restore(self, source: str, copy: str, epoch: int) -> None:
+        """Bring back what `back_up` saved, after `begin_restore`. Raises StoreError.
+
+        What a restore that was cut off has brought is dropped first.
+        """
+        engine, database = self._engine, self._database
+        tables = self._all_tables(database, epoch)
+        for found in self._databases():
+            engine.execute(f"DROP DATABASE {found} SYNC")
+        engine.execute(f"DROP VIEW IF EXISTS {database}.otel_logs")
+        for place in tables.values():
+            engine.execute(f"DROP TABLE IF EXISTS {place} SYNC")
+        engine.execute(f"CREATE DATABASE IF NOT EXISTS {self.of_epoch(epoch)}")
+        chosen = ", ".join(f"TABLE {copy}.{name} AS {place}" for name, place in tables.items())
+        self._finish(f"RESTORE {chosen} FROM File('{source}') ASYNC")
+        engine.execute(f"DROP TABLE {database}.{UNFINISHED} SYNC")
+
     # parts
+
+    @property
+    def _copy(self) -> str:
+        return f"{self._database}_copy"
+
+    def _all_tables(self, database: str, epoch: int) -> dict[str, str]:
+        """Every table of ours by its name, with its place: those of an epoch, and those that outlive it."""
+        own = {name: f"{database}.{name}" for name in (*_OWN, ALERTS.name)}
+        return own | {table.name: self.table(table, epoch).place for table in (*TABLES, LEDGER)}
+
+    def _holds_something(self) -> bool:
+        """Whether any epoch has a batch."""
+        for found in self._databases():
+            (row,) = self._engine.query(
+                "SELECT sum(total_rows) AS n FROM system.tables WHERE database = {database:String}", {"database": found}
+            )
+            if row["n"]:
+                return True
+        return False
+
+    def _finish(self, command: str) -> None:
+        """Have a BACKUP or RESTORE done; it may take longer than a query may. Raises StoreError where it fails."""
+        (begun,) = self._engine.query(command, {})
+        while True:
+            (found,) = self._engine.query(
+                "SELECT toString(status) AS status, error FROM system.backups WHERE id = {id:String}",
+                {"id": begun["id"]},
+            )
+            if found["status"] in ("BACKUP_CREATED", "RESTORED"):
+                return
+            if found["status"] not in ("CREATING_BACKUP", "RESTORING"):
+                raise StoreError(f"{command[:60]} ...: {found['status']}: {found['error'][:1000]}")
+            time.sleep(0.05)
+
+    def _databases(self) -> list[str]:
+        """The databases of all epochs that there are."""
+        found = self._engine.query(
+            "SELECT name FROM system.databases WHERE match(name, {pattern:String}) ORDER BY name",
+            {"pattern": f"^{self._database}_[0-9]+$"},
+        )
+        return [row["name"] for row in found]
 
     def _migrate(self, epoch: int, *, new: bool) -> None:
         """Bring an epoch's tables to the newest version, one version after the other."""
@@ -147,13 +255,9 @@ class Catalog:
     def _drop_others(self) -> None:
         """Drop what a switch, or the end of a rebuild, has left behind."""
         kept = {self.of_epoch(epoch) for epoch in (self.epoch, self.rebuilding) if epoch is not None}
-        found = self._engine.query(
-            "SELECT name FROM system.databases WHERE match(name, {pattern:String})",
-            {"pattern": f"^{self._database}_[0-9]+$"},
-        )
-        for row in found:
-            if row["name"] not in kept:
-                self._engine.execute(f"DROP DATABASE IF EXISTS {row['name']}")
+        for found in self._databases():
+            if found not in kept:
+                self._engine.execute(f"DROP DATABASE IF EXISTS {found}")
 
     def _unfinished_rebuild(self) -> int | None:
         epoch = self._largest("epoch", "rebuilds")

@@ -43,10 +43,13 @@ _SESSION: Final[dict[str, int | str]] = {
 class EmbeddedEngine:
     """chdb on a folder, which one process at a time may have open."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, backups: Path | None = None) -> None:
+        """`backups` is the folder that BACKUP and RESTORE may use."""
         self._folder = folder
         self._lock = _locked(folder)
         target = f"{folder.resolve() / 'clickhouse'}?{urlencode(_ENGINE_OPTIONS)}"
+        if backups is not None:
+            target += f"&backups.allowed_path={backups.resolve()}"  # which the engine takes as it is, not decoded
         try:
             self._connections = [_connected(target) for _ in range(1 + _READERS)]
         except StoreError:

@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
+import msgspec
+
 from processing.store import ledger
 from processing.store.catalog import Catalog
 from processing.store.engine import Engine
@@ -16,6 +18,7 @@ from processing.store.schema import ANOMALIES, DEAD_LETTERS, LEDGER, RECORDS, RO
 from shared.errors import StoreError
 
 _NO_PARAMETERS: Final[dict[str, object]] = {}
+_BATCH_S: Final = 60.0  # how long a backup waits for the end of a batch
 
 
 @dataclass(slots=True)
@@ -39,6 +42,17 @@ class Rows:
         ]
 
 
+class Snapshot(msgspec.Struct, frozen=True):
+    """What a backup of the store holds."""
+
+    database: str  # its name in the backup
+    epoch: int
+    schema: int  # the oldest schema version that may use it
+    records: int
+    batch: int  # the number of its newest batch
+    positions: list[tuple[str, int, int]]  # topic id, partition, next offset
+
+
 class Store:
     """The store, opened: its schema made, migrated or refused, its ledger read. One writer; any number of readers.
 
@@ -51,6 +65,7 @@ class Store:
         self._last: Batch | None = None
         self._positions: Positions = {}
         self._writing = threading.Condition()
+        self._saving = False  # whether a backup waits for the end of a batch; none begins meanwhile
         self._alerting = threading.Lock()
         self._alerted_ns = 0
         self._catalog = Catalog(engine, database, migrations)
@@ -119,6 +134,8 @@ class Store:
         that lost its place, and raises StoreError.
         """
         with self._writing:
+            if self._last is None or self._last.closed:
+                self._writing.wait_for(lambda: not self._saving)
             self._check_turn(batch)
             self._enter(replace(batch, closed=False), ledger.advanced(self._positions, batch.ranges))
 
@@ -155,6 +172,42 @@ class Store:
         Instants are RFC 3339 text, integers exact, NaN and infinities None. Raises StoreError.
         """
         return self._engine.query(sql, parameters)
+
+    def records(self, before_ms: int | None = None, epoch: int | None = None) -> int:
+        """How many records an epoch has, the one that is read unless told; stored before an instant (Unix ms)."""
+        place = self._catalog.table(RECORDS, epoch or self.epoch).place
+        where = "" if before_ms is None else "WHERE stored_at < fromUnixTimestamp64Milli({before_ms:Int64})"
+        (row,) = self._engine.query(
+            f"SELECT count() AS n FROM {place} {where}",  # noqa: S608 - our own names
+            {} if before_ms is None else {"before_ms": before_ms},
+        )
+        return int(row["n"])
+
+    def back_up(self, name: str) -> Snapshot:
+        """Have the engine write a backup, as `name`/store in its folder of backups; answers when it is there.
+
+        The sink waits only for the moment that it takes to link the tables' files, between two of its batches: tokens
+        are not part of a backup, so no batch may be half in it. Raises StoreError.
+        """
+        with self._writing:
+            if self.rebuilding is not None:
+                raise StoreError("a rebuild is under way: make the backup before it, or when it has ended")
+            self._saving = True
+            try:
+                if not self._writing.wait_for(lambda: self._last is None or self._last.closed, _BATCH_S):
+                    raise StoreError(f"no batch ended within {_BATCH_S:.0f} s; a backup has to lie between two of them")
+                number = 0 if self._last is None else self._last.number
+                positions = [(*place, offset) for place, offset in sorted(self._positions.items())]
+                copy = self._catalog.copy()
+            finally:
+                self._saving = False
+                self._writing.notify_all()
+        try:
+            records = self._catalog.records_of(copy)
+            self._catalog.back_up(copy, f"{name}/store")
+        finally:
+            self._catalog.drop_copy()
+        return Snapshot(copy, self.epoch, self._catalog.needs(), records, number, positions)
 
     def ping(self) -> None:
         """Raise StoreError unless the engine answers."""
