@@ -80,7 +80,7 @@ def router(
         places = [(name, partition) for name, count in counts.items() for partition in range(count)]
         starts, ends = topics.starts(places, _PATIENCE_S), topics.ends(places, _PATIENCE_S)
         times = topics.times(places, _PATIENCE_S)
-        members = topics.members(list(GROUPS), _PATIENCE_S)
+        members = topics.assigned(list(GROUPS), _PATIENCE_S)
         sizes = _sizes(topics)
         pending: dict[str, dict[str, int]] = {}
         for (group, name), number in (survey.pending or {}).items():
