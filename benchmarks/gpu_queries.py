@@ -24,7 +24,7 @@ from native.fleet import COLUMNS, START, Plan, fleet_of, rows_of
 from processing.api import routers
 from processing.store import Batch, Range, Rows, Store, open_store
 from shared.config import Settings
-from shared.records import timestamp_of
+from shared.records import Receipt, timestamp_of
 from shared.service import Service
 from standardization.standardize import Arrival, Standardizer
 
@@ -50,14 +50,17 @@ def _templates(plan: Plan) -> list[bytes]:
 
 
 def fill(store: Store, plan: Plan, samples: int) -> float:
-    """Store this many samples, round by round; returns the seconds that the store itself took."""
+    """Store samples up to this many, round by round, from where the store ends; returns the store's own seconds."""
     templates = _templates(plan)
     chance = random.Random(plan.seed)
     start_ns = int(START.timestamp() * 1e9)
-    taken, number, lines, spent = 0, 0, [], 0.0
+    last = store.last_batch()
+    number, taken = (0, 0) if last is None else (last.number, last.ranges[0].last + 1)
+    lines: list[bytes] = []
+    spent = 0.0
     while taken < samples:
         stamp = timestamp_of(start_ns + taken // len(templates) * _INTERVAL_S * 1_000_000_000).encode()
-        for template in templates:
+        for template in templates[taken % len(templates) :]:
             place = b"ab12cd34-%d-%d-%d" % (taken % 12, taken // 12_000, taken // 12 % 1_000)
             lines.append(template % (place, stamp, stamp, chance.random()))
             taken += 1
@@ -66,8 +69,9 @@ def fill(store: Store, plan: Plan, samples: int) -> float:
                 begun = time.perf_counter()
                 range_ = Range("ab12cd34", "processed-metrics", 0, taken - len(lines), taken - 1)
                 batch = Batch(number, f"token-{number}", (range_,), time.time_ns(), closed=False)
+                receipt = msgspec.json.encode(Receipt("fleet", None, samples, 1, timestamp_of(time.time_ns())))
                 store.open_batch(batch)
-                store.insert(batch, Rows([], [b"\n".join(lines)], [], [], [], []))
+                store.insert(batch, Rows([], [b"\n".join(lines)], [], [], [], [receipt]))
                 store.close_batch(batch)
                 spent += time.perf_counter() - begun
                 lines = []
@@ -110,7 +114,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--samples", type=int, default=20_000_000)
     parser.add_argument("--gpus", type=int, default=1_000)
-    parser.add_argument("--times", type=int, default=100)
+    parser.add_argument("--times", type=int, default=100, help="of each query; 0: only fill")
     parser.add_argument("--folder", type=Path, help="where the store lies, kept; what is there is filled up")
     given = parser.parse_args()
     plan = Plan(hosts=max(1, given.gpus // 8), gpus=given.gpus, metrics=_METRICS, seed=7)
@@ -159,8 +163,9 @@ def main() -> None:
                 "the fleet, a page of 50": list_of("/api/v1/gpus"),
                 "hosts": list_of("/api/v1/hosts", limit="1000"),
                 "metrics": list_of("/api/v1/metrics"),
+                "the receipt of a run of all samples": list_of("/runs/fleet"),
             }
-            for name, ask in queries.items():
+            for name, ask in queries.items() if given.times else ():
                 found, used = measured(ask, given.times)
                 print(
                     f"{name:40} p50 {found[len(found) // 2]:6.1f} ms   p95 {found[int(len(found) * 0.95)]:6.1f} ms   "

@@ -17,7 +17,7 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-from processing.api.gpus import SERIES
+from processing.api.gpus import SERIES_SQL
 from processing.counts import OTHER
 from processing.store import Store
 from shared import logs
@@ -39,10 +39,9 @@ XID: Final = "DCGM_FI_DEV_XID_ERRORS"
 _WANTED: Final = (UTILIZATION, MEMORY_USED, MEMORY_FREE, TEMPERATURE, POWER, XID)
 
 _READINGS: Final = f"""
-SELECT hw_id AS gpu, source_metric AS name, tupleElement(latest, 4) AS host, tupleElement(latest, 3) AS value,
-  toUnixTimestamp(arrived) AS arrived
-FROM {SERIES.format(where="WHERE source_metric IN {wanted:Array(String)}")}
-WHERE arrived >= fromUnixTimestamp64Nano({{since_ns:Int64}}, 'UTC') ORDER BY host, gpu
+SELECT hw_id AS gpu, source_metric AS name, host_name AS host, value, toUnixTimestamp(arrived) AS arrived
+FROM {SERIES_SQL.format(where="WHERE source_metric IN {wanted:Array(String)}")} AS series
+WHERE series.arrived >= fromUnixTimestamp64Nano({{since_ns:Int64}}, 'UTC') ORDER BY host, gpu
 """  # noqa: S608 - our own names
 
 log = logs.logger(NAME)

@@ -137,6 +137,16 @@ def field_of(name: str) -> Field:
     )
 
 
+def names_of(metric: str) -> list[str]:
+    """The fields that become this metric, by OpenTelemetry's name or a field's own."""
+    named = [name for name, field in FIELDS.items() if metric in (name, field.metric)]
+    if named:
+        return named
+    return [
+        PREFIX + metric.removeprefix("dcgm.").replace(".", "_", 1).upper() if metric.startswith("dcgm.") else metric
+    ]
+
+
 def is_blank_reading(reading: float, field: Field) -> bool:
     """Whether DCGM says with this number that it has none.
 

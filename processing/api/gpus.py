@@ -1,7 +1,7 @@
 """GET /api/v1/hosts, /api/v1/gpus, /api/v1/metrics: the fleet, as the samples of its GPUs tell it.
 
-All of it is answered from what the store keeps of each series (a GPU's metric) beside the samples, so it is exact
-whenever they are, and costs what there is of series, not of samples.
+All of it is answered from what the store keeps of each GPU and each series (a GPU's metric) beside the samples, so it
+is exact whenever they are, and costs what there is of these, not of samples.
 """
 
 from collections.abc import Mapping
@@ -15,27 +15,31 @@ from processing.api.filters import Where
 from processing.api.paging import Listing, Page, after, cut
 from processing.api.values import Instant, OptionalText
 from processing.store import Store
-from processing.store.schema import FLEET, LATEST_FIELDS
+from processing.store.schema import GPU_FIELDS, GPUS, LATEST_FIELDS, SERIES
 from shared import dcgm
 from shared.service import Problem, ProblemError
 
-_NOTHING = Where()
-
-_COUNT, _FIRST, _LAST, _ARRIVED, _LATEST = FLEET
-SERIES: Final = f"""(
-  SELECT hw_id, source_metric, {_COUNT} AS readings, {_FIRST} AS first, {_LAST} AS last, {_ARRIVED} AS arrived,
-    {_LATEST} AS latest
-  FROM samples {{where}} GROUP BY hw_id, source_metric
+NAME_MAX: Final = 500  # characters; no host or GPU has a longer name
+_NOTHING: Final = Where()
+_THIS: Final = "WHERE hw_id = {uuid:String}"
+_COUNT, _FIRST, _LAST, _NEWEST = GPUS
+_GPUS: Final = f"""(
+  SELECT uuid, samples, first_seen, last_seen, toInt64(ifNull(gpu_index, -1)) AS place,
+    {", ".join(f"tupleElement(newest, {at}) AS {name}" for at, name in enumerate(GPU_FIELDS, 1))}
+  FROM (
+    SELECT hw_id AS uuid, {_COUNT} AS samples, {_FIRST} AS first_seen, {_LAST} AS last_seen, {_NEWEST} AS newest
+    FROM samples {{where}} GROUP BY hw_id
+  )
 )"""  # noqa: S608 - our own names
 
-# what the newest sample of a GPU says of it; none of these is ever null but the index
-_DESCRIBED: Final = ("host_name", "hw_model", "hw_parent", "gpu_index", "device")
-_GPUS: Final = f"""(
-  SELECT hw_id AS uuid, sum(readings) AS samples, min(first) AS first_seen, max(last) AS last_seen,
-    argMax(latest, tuple(last, source_metric)) AS newest,
-    {", ".join(f"tupleElement(newest, {LATEST_FIELDS.index(name) + 1}) AS {name}" for name in _DESCRIBED)},
-    toInt64(ifNull(gpu_index, -1)) AS place
-  FROM {SERIES} GROUP BY hw_id
+_READINGS, _TAKEN, _ARRIVED, _LATEST = SERIES
+SERIES_SQL: Final = f"""(
+  SELECT hw_id, source_metric, readings, last, arrived,
+    {", ".join(f"tupleElement(latest, {at}) AS {name}" for at, name in enumerate(LATEST_FIELDS, 1))}
+  FROM (
+    SELECT hw_id, source_metric, {_READINGS} AS readings, {_TAKEN} AS last, {_ARRIVED} AS arrived, {_LATEST} AS latest
+    FROM samples {{where}} GROUP BY hw_id, source_metric
+  )
 )"""  # noqa: S608 - our own names
 
 
@@ -114,8 +118,8 @@ class MetricPage(Listing):
 class GpuQuery(Page):
     """Page of GPUs."""
 
-    model: str | None = Field(None, description="Only GPUs of this model.")
-    parent: str | None = Field(None, description="Only the MIG instances of this GPU.")
+    model: str | None = Field(None, max_length=NAME_MAX, description="Only GPUs of this model.")
+    parent: str | None = Field(None, max_length=NAME_MAX, description="Only the MIG instances of this GPU.")
 
     def where(self) -> Where:
         where = _NOTHING
@@ -129,22 +133,11 @@ class GpuQuery(Page):
 class FleetQuery(GpuQuery):
     """Filters and page of GPUs."""
 
-    host: str | None = Field(None, description="Only GPUs on this host.")
+    host: str | None = Field(None, max_length=NAME_MAX, description="Only GPUs on this host.")
 
     def where(self) -> Where:
         where = super().where()
         return where if self.host is None else where.and_("host_name = {host:String}", host=self.host)
-
-
-def series(store: Store, uuid: str) -> list[dict[str, Any]]:
-    """What is kept of each series of a GPU, by the source's name. Raises ProblemError (404) where there is none."""
-    found = store.query(
-        f"SELECT * FROM {SERIES.format(where='WHERE hw_id = {uuid:String}')} ORDER BY source_metric",  # noqa: S608 - our own names
-        {"uuid": uuid},
-    )
-    if not found:
-        raise ProblemError(404, "Not found", f"no sample of a GPU {uuid} is stored; GET /api/v1/gpus lists those known")
-    return [{**row, "latest": dict(zip(LATEST_FIELDS, row["latest"], strict=True))} for row in found]
 
 
 def gpus(store: Store, where: Where, page: Page) -> GpuPage:
@@ -158,26 +151,21 @@ def gpus(store: Store, where: Where, page: Page) -> GpuPage:
 
 def gpu(store: Store, uuid: str) -> GpuDetail:
     """One GPU. Raises ProblemError (404)."""
-    found = series(store, uuid)
-    newest = max(found, key=lambda row: (row["last"], row["source_metric"]))["latest"]
-    return GpuDetail.model_validate(
-        {
-            **newest,
-            "uuid": uuid,
-            "first_seen": min(row["first"] for row in found),
-            "last_seen": max(row["last"] for row in found),
-            "samples": sum(row["readings"] for row in found),
-            "latest": [
-                {
-                    **row["latest"],
-                    "source_metric": row["source_metric"],
-                    "timestamp": row["last"],
-                    "samples": row["readings"],
-                }
-                for row in found
-            ],
-        }
+    of_it = {"uuid": uuid}
+    found = store.query(f"SELECT * FROM {_GPUS.format(where=_THIS)}", of_it)  # noqa: S608 - our own names
+    if not found:
+        raise not_known(uuid)
+    latest = store.query(
+        f"SELECT *, last AS timestamp, readings AS samples FROM {SERIES_SQL.format(where=_THIS)} "  # noqa: S608 - our own names
+        "ORDER BY source_metric",
+        of_it,
     )
+    return GpuDetail.model_validate({**found[0], "latest": latest})
+
+
+def not_known(uuid: str) -> ProblemError:
+    """The answer to a GPU of which there is no sample."""
+    return ProblemError(404, "Not found", f"no sample of a GPU {uuid} is stored; GET /api/v1/gpus lists those known")
 
 
 def hosts(store: Store, page: Page) -> HostPage:
@@ -193,14 +181,14 @@ def hosts(store: Store, page: Page) -> HostPage:
 def metrics(store: Store, page: Page) -> MetricPage:
     """A page of metrics."""
     by_metric = f"""(
-      SELECT source_metric, tupleElement(any(latest), 1) AS metric, tupleElement(any(latest), 2) AS unit,
-        uniqExact(hw_id) AS gpus, sum(readings) AS samples
-      FROM {SERIES.format(where="")} GROUP BY source_metric
+      SELECT source_metric, count() AS gpus, sum(readings) AS samples
+      FROM (SELECT hw_id, source_metric, {_READINGS} AS readings FROM samples GROUP BY hw_id, source_metric)
+      GROUP BY source_metric
     )"""  # noqa: S608 - our own names
     found = page_of(store, "metrics", by_metric, _NOTHING, {"source_metric": str}, page, "metrics")
     for row in found["metrics"]:
         known = dcgm.field_of(row["source_metric"])
-        row |= {"kind": known.kind, "description": known.description}
+        row |= {"metric": known.metric, "unit": known.unit, "kind": known.kind, "description": known.description}
     return MetricPage.model_validate(found)
 
 
@@ -249,7 +237,8 @@ def router(store: Store) -> APIRouter:
 
     @routes.get("/hosts/{host}/gpus", responses=dict(_PROBLEMS))
     def list_gpus_of_host(
-        host: Annotated[str, PathParameter(description="The host's name.")], query: Annotated[GpuQuery, Query()]
+        host: Annotated[str, PathParameter(description="The host's name.", max_length=NAME_MAX)],
+        query: Annotated[GpuQuery, Query()],
     ) -> GpuPage:
         """GPUs on one host, by their number on it."""
         on_host = _NOTHING.and_("host_name = {host:String}", host=host)
@@ -265,7 +254,9 @@ def router(store: Store) -> APIRouter:
         return gpus(store, query.where(), query)
 
     @routes.get("/gpus/{uuid}", responses=dict(_PROBLEMS))
-    def one_gpu(uuid: Annotated[str, PathParameter(description="The GPU's identity.")]) -> GpuDetail:
+    def one_gpu(
+        uuid: Annotated[str, PathParameter(description="The GPU's identity.", max_length=NAME_MAX)],
+    ) -> GpuDetail:
         """One GPU, with the newest reading of each of its metrics."""
         return gpu(store, uuid)
 

@@ -1,8 +1,6 @@
 """GET /api/v1/gpus/{uuid}/telemetry: the readings of one GPU, as they are or by steps of time."""
 
 import re
-from collections.abc import Sequence
-from datetime import UTC, datetime
 from typing import Annotated, Any, Final, Literal
 
 from fastapi import APIRouter, Query
@@ -11,7 +9,7 @@ from pydantic import BaseModel, Field, model_validator
 
 from processing.api import filters
 from processing.api.filters import Where
-from processing.api.gpus import page_of, series
+from processing.api.gpus import NAME_MAX, not_known, page_of
 from processing.api.paging import Listing, Page, after, cut
 from processing.api.values import Instant, OptionalText
 from processing.store import Store
@@ -21,6 +19,7 @@ from shared.service import Problem, ProblemError
 POINTS_MAX: Final = 11_000  # what a chart may ask for in one query, as in Prometheus
 
 _STEP: Final = re.compile(r"([1-9]\d{0,7})(s|m|h|d)?", re.ASCII)
+_STEP_MAX_NS: Final = 366 * 86_400 * 1_000_000_000
 _SECONDS: Final = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
 
 _QUANTILES: Final = {f"p{percent}": f"quantileExactInclusive(0.{percent})(value)" for percent in (50, 90, 95, 99)}
@@ -50,6 +49,13 @@ _BY_STEP: Final = """(
   FROM samples AS s {where} GROUP BY nanoseconds, source_metric
 )"""
 
+_EXTENT: Final = """
+SELECT uniqExact(source_metric) AS series, toUnixTimestamp64Nano(min(timestamp)) AS first,
+  toUnixTimestamp64Nano(max(timestamp)) AS last
+FROM samples {where}
+"""
+_CODES: Final = frozenset(name for name, known in dcgm.FIELDS.items() if known.kind == "code")
+
 Aggregate = Literal["avg", "min", "max", "last", "sum", "count", "p50", "p90", "p95", "p99"]
 
 
@@ -76,7 +82,9 @@ class TelemetryQuery(Page):
     """Filters, steps and page of readings."""
 
     limit: int = Field(1_000, ge=1, le=POINTS_MAX, description="At most this many.")
-    metric: str | None = Field(None, description="Only this metric, by OpenTelemetry's name or the source's.")
+    metric: str | None = Field(
+        None, max_length=NAME_MAX, description="Only this metric, by OpenTelemetry's name or the source's."
+    )
     start_time: filters.Instant | None = Field(None, description="Only at or after this RFC 3339 time.")
     end_time: filters.Instant | None = Field(None, description="Only at or before this RFC 3339 time.")
     step: str | None = Field(
@@ -95,6 +103,8 @@ class TelemetryQuery(Page):
             raise ValueError("end_time: it is before start_time")
         if self.agg is not None and self.step is None:
             raise ValueError("agg: it needs a step")
+        if (self.step_ns() or 0) > _STEP_MAX_NS:
+            raise ValueError("step: at most 366 days")
         return self
 
     def step_ns(self) -> int | None:
@@ -105,20 +115,19 @@ class TelemetryQuery(Page):
 
 def telemetry(store: Store, uuid: str, query: TelemetryQuery) -> TelemetryPage:
     """A page of a GPU's readings. Raises ProblemError: 404 for a GPU that is not known, 422 for too many steps."""
-    known = [
-        row for row in series(store, uuid) if query.metric in (None, row["source_metric"], row["latest"]["metric"])
-    ]
-    where = Where().and_(
-        "hw_id = {uuid:String} AND source_metric IN {metrics:Array(String)}",
-        uuid=uuid,
-        metrics=[row["source_metric"] for row in known],
-    )
+    where = Where().and_("hw_id = {uuid:String}", uuid=uuid)
+    if query.metric is not None:
+        where = where.and_("source_metric IN {metrics:Array(String)}", metrics=dcgm.names_of(query.metric))
     if query.start_time is not None:
         where = where.and_(f"timestamp >= {_INSTANT.format('since')}", since=filters.sql_instant(query.start_time))
     if query.end_time is not None:
         where = where.and_(f"timestamp <= {_INSTANT.format('until')}", until=filters.sql_instant(query.end_time))
     step_ns = query.step_ns()
-    found = _raw(store, where, query) if step_ns is None else _by_step(store, where, query, step_ns, known)
+    found = _raw(store, where, query) if step_ns is None else _by_step(store, where, query, step_ns)
+    if not found["total"] and not store.query(
+        "SELECT 1 FROM samples WHERE hw_id = {uuid:String} LIMIT 1", {"uuid": uuid}
+    ):
+        raise not_known(uuid)
     return TelemetryPage.model_validate({**found, "uuid": uuid})
 
 
@@ -142,17 +151,14 @@ def _raw(store: Store, where: Where, query: TelemetryQuery) -> dict[str, Any]:
     return {"total": found.total, "telemetry": found.rows, "next_cursor": found.next_cursor}
 
 
-def _by_step(
-    store: Store, where: Where, query: TelemetryQuery, step_ns: int, known: Sequence[dict[str, Any]]
-) -> dict[str, Any]:
+def _by_step(store: Store, where: Where, query: TelemetryQuery, step_ns: int) -> dict[str, Any]:
     aggregate = query.agg or "avg"
-    codes = [row["source_metric"] for row in known if dcgm.field_of(row["source_metric"]).kind == "code"]
-    if query.agg is not None and query.agg not in _OF_CODES and codes and len(codes) == len(known):
+    if query.agg not in (None, *_OF_CODES) and query.metric is not None and set(dcgm.names_of(query.metric)) <= _CODES:
         raise ProblemError(
-            422, "Invalid request", f"agg: {codes[0]} is a code, of which there is {', '.join(sorted(_OF_CODES))}"
+            422, "Invalid request", f"agg: {query.metric} is a code, of which there is {', '.join(sorted(_OF_CODES))}"
         )
-    _check_points(query, step_ns, known)
-    where = Where(where.conditions, {**where.parameters, "step": step_ns, "codes": codes})
+    _check_points(store, where, query, step_ns)
+    where = Where(where.conditions, {**where.parameters, "step": step_ns, "codes": sorted(_CODES)})
     of_codes = _AGGREGATES[aggregate if aggregate in _OF_CODES else "last"]
     source = _BY_STEP.format(aggregate=_AGGREGATES[aggregate], of_codes=of_codes, where=where)
     kind = f"telemetry by {step_ns} {aggregate}"
@@ -160,27 +166,17 @@ def _by_step(
     return page_of(store, kind, source, Where(parameters=where.parameters), key, query, "telemetry")
 
 
-def _check_points(query: TelemetryQuery, step_ns: int, known: Sequence[dict[str, Any]]) -> None:
-    points = sum(
-        max(0, _ns(row["last"], query.end_time, min) - _ns(row["first"], query.start_time, max)) // step_ns + 1
-        for row in known
-    )
+def _check_points(store: Store, where: Where, query: TelemetryQuery, step_ns: int) -> None:
+    """Raises ProblemError (422) where there would be more points than are given."""
+    (found,) = store.query(_EXTENT.format(where=where), where.parameters)
+    points = found["series"] * ((found["last"] - found["first"]) // step_ns + 1)
     if points > POINTS_MAX:
         raise ProblemError(
             422,
             "Invalid request",
-            f"step: {query.step} makes up to {points} points of {len(known)} metrics, and at most {POINTS_MAX} are "
-            "given; take a longer step, a shorter time or one metric",
+            f"step: {query.step} makes up to {points} points of {found['series']} metrics, and at most {POINTS_MAX} "
+            "are given; take a longer step, a shorter time or one metric",
         )
-
-
-def _ns(stored: str, asked: datetime | None, narrower: Any) -> int:
-    """The bound of a series in nanoseconds, or the bound that was asked for, whichever leaves less."""
-    bound = int(datetime.fromisoformat(stored[:26] + "+00:00").timestamp() * 1_000_000) * 1_000
-    if asked is None:
-        return bound
-    found: int = narrower(bound, int(asked.astimezone(UTC).timestamp() * 1_000_000) * 1_000)
-    return found
 
 
 def router(store: Store) -> APIRouter:
@@ -189,7 +185,7 @@ def router(store: Store) -> APIRouter:
 
     @routes.get("/gpus/{uuid}/telemetry", responses={404: {"model": Problem}})
     def list_telemetry(
-        uuid: Annotated[str, PathParameter(description="The GPU's identity.")],
+        uuid: Annotated[str, PathParameter(description="The GPU's identity.", max_length=NAME_MAX)],
         query: Annotated[TelemetryQuery, Query()],
     ) -> TelemetryPage:
         """The readings of one GPU, or one value for each step of time."""

@@ -176,16 +176,24 @@ RECORDS = Table(
     ),
 )
 
-LATEST_FIELDS: Final = ("metric", "unit", "value", "host_name", "hw_model", "hw_parent", "gpu_index", "device")
-FLEET: Final = (
+GPU_FIELDS: Final = ("host_name", "hw_model", "hw_parent", "gpu_index", "device")
+GPUS: Final = (
     "count()",
     "min(timestamp)",
+    "max(timestamp)",
+    f"argMax(tuple({', '.join(GPU_FIELDS)}), tuple(timestamp, seq))",
+)
+"""What is kept of each GPU: how many samples, the first, the last, and what the newest says of it."""
+
+LATEST_FIELDS: Final = ("metric", "unit", "value", "host_name")
+SERIES: Final = (
+    "count()",
     "max(timestamp)",
     "max(observed_timestamp)",
     f"argMax(tuple({', '.join(LATEST_FIELDS)}), tuple(timestamp, seq))",
 )
-"""What is kept of each series of samples, by hw_id and source_metric: how many, first, last, the last arrival, and
-the latest itself. A query that asks for just these, so spelt, reads the projection."""
+"""What is kept of each series of samples, by hw_id and source_metric: how many, the last, the last arrival, and the
+newest itself. A query that asks for just these, so spelt, reads the projection; so it is with those of GPUS."""
 
 SAMPLES = Table(
     "samples",
@@ -218,11 +226,12 @@ SAMPLES = Table(
     f"SETTINGS {_DEDUPLICATION}",
     (
         "INDEX by_run run_id TYPE bloom_filter(0.01) GRANULARITY 1",
-        f"PROJECTION fleet (SELECT hw_id, source_metric, {', '.join(FLEET)} GROUP BY hw_id, source_metric)",
+        f"PROJECTION gpus (SELECT hw_id, {', '.join(GPUS)} GROUP BY hw_id)",
+        f"PROJECTION series (SELECT hw_id, source_metric, {', '.join(SERIES)} GROUP BY hw_id, source_metric)",
     ),
 )
-"""Readings of GPUs. The projection is part of each part, like the rows: however often a batch was repeated, it holds
-what the rows hold, and the list of a fleet costs what it has of GPUs and metrics, not of samples."""
+"""Readings of GPUs. The projections are part of each part, like the rows: however often a batch was repeated, they hold
+what the rows hold, and the list of a fleet costs what it has of GPUs, not of samples."""
 
 WINDOWS = Table(
     "windows",

@@ -7,6 +7,7 @@ import msgspec
 import pytest
 
 from native.fleet import COLUMNS, Plan, fleet_of, rows_of
+from processing.api.paging import cursor_of
 from processing.store import Batch, Store
 from processing.store.lines import invalid_lines
 from standardization.standardize import Arrival, Standardizer
@@ -234,6 +235,7 @@ class TestTelemetry:
             ({"step": "0s"}, "step"),
             ({"step": "5 minutes"}, "step"),
             ({"step": "99999999999999999999d"}, "step"),
+            ({"step": "99999999d"}, "step"),
             ({"agg": "avg"}, "agg"),
             ({"step": "1m", "agg": "mode"}, "agg"),
             ({"limit": "0"}, "limit"),
@@ -247,6 +249,32 @@ class TestTelemetry:
         problem(client.get(self.PATH, params={"step": "1s"}), 422, names="step")
         window = {"start_time": "2026-01-05T10:00:00Z", "end_time": "2026-01-05T10:10:00Z"}
         assert get(client, self.PATH, step="1s", **window)["total"] == 63
+
+
+def test_hostile_names_and_cursors_find_nothing_and_break_nothing(store: Store, client: httpx.Client) -> None:
+    store_rows(store, samples=[sample("cafe-0-0-0")])
+    hostile = (
+        "%00",
+        "%27%20OR%201=1--",
+        "%5C",
+        "%5C%27",
+        "%7Buuid:String%7D",
+        "%FF%FE",
+        "..%2F..%2Fetc",
+        "%09%0A",
+        "x" * 500,
+    )
+    for name in hostile:
+        for path in (f"/api/v1/gpus/{name}", f"/api/v1/gpus/{name}/telemetry", f"/api/v1/hosts/{name}/gpus"):
+            assert client.get(path).status_code == 404, path
+        for path in (f"/api/v1/gpus?host={name}&model={name}", f"/api/v1/gpus/GPU-1/telemetry?metric={name}"):
+            answer = client.get(path)
+            assert (answer.status_code, answer.json()["total"]) == (200, 0), path
+    for path in ("gpus/{}", "gpus/{}/telemetry", "hosts/{}/gpus", "gpus?host={}", "gpus/GPU-1/telemetry?metric={}"):
+        assert client.get("/api/v1/" + path.format("x" * 5_000)).status_code == 422, path
+    for last in ((2**63 - 1, "x", 2**63 - 1), (-(2**63), "\\'\0", -(2**63))):
+        cursor = cursor_of("telemetry", *last)
+        assert client.get("/api/v1/gpus/GPU-1/telemetry", params={"cursor": cursor}).status_code in (200, 422)
 
 
 class TestReceipts:

@@ -174,3 +174,12 @@ def test_every_known_field_has_a_unit_and_a_description() -> None:
     for name, field in dcgm.FIELDS.items():
         assert field.unit, name
         assert field.description.endswith("."), name
+
+
+def test_a_metric_leads_back_to_its_fields() -> None:
+    for name, field in dcgm.FIELDS.items():
+        assert name in dcgm.names_of(field.metric)
+        assert dcgm.names_of(name) == [name]
+    assert len(dcgm.names_of("hw.gpu.utilization")) == 3
+    for name in ("DCGM_FI_DEV_SOMETHING_NEW", "DCGM_FI_PROF_X"):
+        assert dcgm.names_of(dcgm.field_of(name).metric) == dcgm.names_of(name) == [name]
