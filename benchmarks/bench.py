@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Final
 
 from benchmarks.beside import Peer
+from benchmarks.chunks import Chunks
 from benchmarks.comparison import SIDE_BY_SIDE, comparison, comparison_summary
 from benchmarks.entries import SIZE
 from benchmarks.figures import Measure, Run, summary, table
@@ -37,6 +38,7 @@ MEASURES: Final[Sequence[Measure]] = (
     Burst(),
     LoneEntry(),
     LargeEntry(),
+    Chunks(),
 )
 NAMED: Final[Mapping[str, Measure]] = {each.name: each for each in (*SIDE_BY_SIDE, *MEASURES)}
 BESIDE: Final = "peers"  # in `--only`: our stage in all its forms, and its peers
