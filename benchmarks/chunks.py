@@ -12,20 +12,23 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
+from benchmarks.entries import frames
 from benchmarks.figures import Figure, Run, Target
 from benchmarks.kafka_probe import MeasurementError
 from benchmarks.rig import Rig
-from shared import kafka
-from shared.chunking import Assembler, Whole, split
+from shared import kafka, metrics
+from shared.chunking import Assembler, Watermark, Whole, split
 from shared.config import Settings
+from shared.reading import Reading, is_end
 from shared.spool import Entry, Spool
-from shared.topics import H_CHUNK, RAW_LOGS, STANDARDIZED_LOGS
+from shared.stage import NO_HEADERS, Message, RawHeaders, _Session
+from shared.topics import H_CHUNK, PROCESSED_METRICS, RAW_LOGS, STANDARDIZED_LOGS
 
 PAYLOAD: Final = 64 * 2**20
 PAIRS: Final = 8
-_CHUNKED, _PLAIN = RAW_LOGS, STANDARDIZED_LOGS  # topics of equal settings
+_CHUNKED, _PLAIN, _SMALL = RAW_LOGS, STANDARDIZED_LOGS, PROCESSED_METRICS  # topics of equal settings
 
 
 class Chunks:
@@ -36,6 +39,7 @@ class Chunks:
     figures: Sequence[Figure] = (
         Figure("producer_ratio", "producer, ratio to plain", "", 2, Target(0.90, "at least")),
         Figure("consumer_ratio", "reader, ratio to plain", "", 2, Target(0.65, "at least")),
+        Figure("small_ratio", "small plain messages, ratio to a loop without chunks", "", 3, Target(0.98, "at least")),
         Figure("producer_mib", "producer, chunked", "MiB/s"),
         Figure("producer_plain_mib", "producer, plain", "MiB/s"),
         Figure("consumer_mib", "reader, chunked", "MiB/s"),
@@ -56,7 +60,8 @@ class Chunks:
                 payload.append(rng.randbytes(2**20))
             writing = _pairs(_writer(settings, payload, chunked=True), _writer(settings, payload, chunked=False))
             reading = _pairs(_reader(settings, payload, chunked=True), _reader(settings, payload, chunked=False))
-        return {**_figures("producer", writing), **_figures("consumer", reading)}
+            small = _small(rig, settings, spool)
+        return {**_figures("producer", writing), **_figures("consumer", reading), "small_ratio": small}
 
 
 Way = Callable[[], None]
@@ -162,3 +167,113 @@ def _messages(reader: kafka.Reader) -> Iterator[kafka.Consumed]:
                 until = time.monotonic() + 60
                 yield message
     raise MeasurementError("a payload could not be read to its end")
+
+
+# small messages
+
+
+class _Nothing:
+    """A transform, a writer and an output that do nothing, so that what is measured is the loop."""
+
+    open = True
+
+    def handle(self, batch: Sequence[Message], _: str, __: object) -> int:
+        return len(batch)
+
+    def poll(self) -> None:
+        pass
+
+
+class _Ours(_Session):
+    """The stage's loop over messages, without its clients."""
+
+    def __init__(self, reading: Reading) -> None:
+        nothing: Any = _Nothing()
+        self._stage = nothing
+        self._stage.name = "bench"
+        self._out = self._writer = self._transform = nothing
+        self._reading = reading
+        self._topic_id = ""
+        self._records = self._messages = self._bytes = 0
+
+    def take(self, messages: Sequence[kafka.Consumed]) -> int:
+        return self._take(messages)
+
+
+class _WithoutChunks(_Ours):
+    """The same loop if there were no chunks: nothing is looked for in headers, and nothing is read twice."""
+
+    def _take(self, messages: Sequence[kafka.Consumed]) -> int:
+        assert self._out is not None
+        batch: list[Message] = []
+        reading = self._reading
+        following, last_ms = reading.next, reading.last_ms
+        taken = size = 0
+        current = -1
+        plain: RawHeaders = NO_HEADERS
+        for message in messages:
+            error = message.error()
+            if error is not None:
+                if is_end(error, self._stage.name):
+                    reading.ended(message.partition())
+                    current = -1
+                continue
+            partition = message.partition()
+            if partition != current:
+                if partition not in following:
+                    continue
+                current = partition
+                reading.at_end.pop(partition, None)
+            offset, value = message.offset(), message.value() or b""
+            timestamp = last_ms[partition] = message.timestamp()[1]
+            following[partition] = offset + 1
+            taken += 1
+            size += len(value)
+            headers = message.headers() or NO_HEADERS
+            if headers == plain:
+                headers = plain
+            else:
+                plain = headers
+            batch.append(Message(partition, offset, timestamp, message.key(), value, headers))
+        if not taken:
+            return 0
+        self._messages += taken
+        self._bytes += size
+        self._begin()
+        if batch:
+            begun = time.perf_counter()
+            self._records += self._transform.handle(batch, self._topic_id, self._out)
+            metrics.PROCESSING_DURATION.labels(self._stage.name).observe(time.perf_counter() - begun)
+            self._writer.poll()
+        return taken
+
+
+def _small(rig: Rig, settings: Settings, spool: Spool) -> float:
+    """CPU time of the reading thread for a message of one entry, without chunks over ours; batches take turns."""
+    topic = settings.topic(_SMALL)
+    rig.probe.fill(topic, frames(rig.entries, 1))
+    reader = kafka.Reader(settings, "bench", "bench", subscribes=False)
+    partitions = range(settings.partitions)
+    reader.assign({(topic, partition): 0 for partition in partitions})
+    loops = []
+    for kind in (_Ours, _WithoutChunks):
+        reading = Reading("bench", _SMALL, topic, reader, Assembler(spool, settings.entry_max_bytes))
+        for partition in partitions:
+            reading.begin(partition, 0, Watermark(0))
+        loops.append(kind(reading))
+    costs: tuple[list[float], list[float]] = ([], [])
+    taken = turn = 0
+    until = time.monotonic() + 60 + rig.records / 1_000
+    while taken < rig.records:
+        begun = time.thread_time()
+        count = loops[turn].take(reader.fetch(settings.fetch_records, 0.1))
+        used = time.thread_time() - begun
+        if count:
+            taken += count
+            costs[turn].append(used / count)
+            turn = 1 - turn
+        if time.monotonic() > until:
+            raise MeasurementError(f"{taken} of {rig.records} messages in time")
+    reader.close()
+    ours, without = costs
+    return statistics.median(without) / statistics.median(ours)

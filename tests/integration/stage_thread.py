@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from shared import kafka
 from shared.chunking import Assembler, Whole
 from shared.config import Settings
+from shared.errors import ConfigurationError
 from shared.spool import Spool
 from shared.stage import Stage, Transform
 from shared.topics import H_CHUNK, RAW_LOGS, STANDARDIZATION_STATE, STANDARDIZED_LOGS
@@ -32,7 +33,7 @@ def running(
     def work() -> None:
         try:
             stage.run(stopping)
-        except OSError as error:
+        except (OSError, ConfigurationError) as error:
             failures.append(error)
 
     thread = threading.Thread(target=work)

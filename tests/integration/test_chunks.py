@@ -27,6 +27,7 @@ from native.kafka import Broker, free_ports
 from shared import kafka
 from shared.chunking import Watermark, decode_watermark, split
 from shared.config import Settings
+from shared.errors import ConfigurationError
 from shared.kafka import AbortRequiredError
 from shared.records import DeadLetter
 from shared.stage import Message, Output
@@ -265,6 +266,13 @@ def alter(settings: Settings, topic: str, name: str, value: str) -> None:
     entry = ConfigEntry(name, value, incremental_operation=AlterConfigOpType.SET)
     resource = ConfigResource(ResourceType.TOPIC, settings.topic(topic), incremental_configs=[entry])
     administer(settings, "incremental_alter_configs", [resource])
+    client = AdminClient({"bootstrap.servers": settings.kafka_bootstrap})
+
+    def known() -> bool:
+        [described] = client.describe_configs([ConfigResource(ResourceType.TOPIC, settings.topic(topic))]).values()
+        return bool(described.result(30)[name].value == value)
+
+    eventually(known, 30, f"{name} is {value}")
 
 
 def keep_producers_times(settings: Settings) -> None:
@@ -671,6 +679,16 @@ def test_a_message_over_the_maximum_is_one_dead_letter_and_spools_nothing(broker
         assert stage.spool.used == 0
     [letter] = letters(settings)
     assert (letter.reason, letter.offset, letter.value) == ("chunk_too_large", 0, body_of(50_000)[:10_000])
+
+
+@pytest.mark.parametrize("policy", ["compact", "compact,delete"])
+def test_a_compacted_topic_is_refused_by_name_at_the_start(settings: Settings, policy: str) -> None:
+    alter(settings, RAW_LOGS, "cleanup.policy", policy)
+    with running(settings, Copy()) as (stage, failures):
+        [error] = eventually(lambda: failures, 60, "the refusal")
+        assert stage.assigned == set()
+    assert isinstance(error, ConfigurationError)
+    assert str(error).startswith(f"topic {settings.topic(RAW_LOGS)} has cleanup.policy={policy}, ")
 
 
 # the broker
