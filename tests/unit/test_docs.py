@@ -168,3 +168,11 @@ def test_every_field_of_dcgm_is_documented_with_its_metric_and_unit_and_no_other
     rows = [cells[:3] for cells in _tables(ROOT / "docs/gpu.md", "field of DCGM")]
     known = [[f"`{name}`", f"`{field.metric}`", field.unit] for name, field in dcgm.FIELDS.items()]
     assert rows == known
+
+
+def test_every_test_that_shows_a_case_of_chunking_exists() -> None:
+    rows = list(_tables(ROOT / "docs" / "chunking-tests.md", "case"))
+    named = [(file.strip("`"), name) for _, file, names in rows for name in re.findall(r"`(test_\w+)`", names)]
+    assert len(named) >= len(rows)
+    missing = [(file, name) for file, name in named if f"\ndef {name}(" not in (ROOT / file).read_text()]
+    assert missing == []
