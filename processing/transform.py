@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 
 from processing.detect import Rules
 from processing.process import Processor, Rejected
+from processing.rows import identity_of
 from shared.config import Settings
 from shared.frames import entries
 from shared.records import DeadLetter, Kind, timestamp_of
@@ -77,13 +78,14 @@ class Processing:
         return self._streams
 
     def _dead(self, parts: Sequence[tuple[Message, list[bytes]]], bad: Rejected, topic_id: str, out: Output) -> None:
-        """A line here is a foreign producer's, or our own mistake; it has no place on raw-logs to be named by."""
+        """A line here is a foreign producer's, or that of another version: it may say which entry it was made of."""
         index = bad.index
         message = parts[0][0]
         for message, lines in parts:  # noqa: B007 - the one at which it stops is wanted
             if index < len(lines):
                 break
             index -= len(lines)
+        known = identity_of(bad.value)
         out.dead_letter(
             DeadLetter(
                 value=bad.value,
@@ -94,8 +96,10 @@ class Processing:
                 partition=message.partition,
                 offset=message.offset,
                 index=index,
-                record_id=f"{topic_id}-{message.partition}-{message.offset}-{index}",
+                record_id=known.record_id or f"{topic_id}-{message.partition}-{message.offset}-{index}",
                 time=timestamp_of(time.time_ns()),
+                run_id=known.run_id,
+                origin=known.origin,
                 key=message.key,
                 headers=tuple(message.headers),
             )

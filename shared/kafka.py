@@ -54,6 +54,7 @@ _SOON: Final = {  # a broker that was asked a moment too early
     KafkaError.NOT_COORDINATOR,
 }
 _NOWHERE: Final[dict[int, "Position"]] = {}
+_FROM_THE_START: Final[dict[Place, int]] = {}
 
 log = logs.logger("kafka")
 
@@ -435,19 +436,23 @@ def _answers(ask: Callable[[], Mapping[Any, Any]], what: str, patience: float) -
 
 
 def read_to_end(
-    settings: Settings, topics: Topics, places: Sequence[Place], stopping: threading.Event
+    settings: Settings,
+    topics: Topics,
+    places: Sequence[Place],
+    stopping: threading.Event,
+    begins: Mapping[Place, int] = _FROM_THE_START,
 ) -> Iterator[Consumed]:
-    """Every committed message of these partitions up to the end they have now.
+    """Every committed message of these partitions, from `begins` or else their start up to the end they have now.
 
     Waits for transactions that are open below that end: what they commit belongs to it.
     Raises KafkaUnavailableError when nothing comes for READ_S, or when told to stop.
     """
-    behind = {place: end for place, end in topics.ends(places).items() if end > 0}
+    behind = {place: end for place, end in topics.ends(places).items() if end > begins.get(place, 0)}
     if not behind:
         return
     reader = Reader(settings, "state-reader", "state-reader", subscribes=False)
     try:
-        reader.assign(dict.fromkeys(behind, OFFSET_BEGINNING))
+        reader.assign({place: begins.get(place, OFFSET_BEGINNING) for place in behind})
         until = time.monotonic() + READ_S
         while behind:
             if stopping.is_set() or time.monotonic() > until:
