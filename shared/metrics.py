@@ -57,6 +57,9 @@ DEAD_LETTERS_CLOSED = _counter("sluice_dead_letters_closed_total", "Dead letters
 PUSHES_DEDUPLICATED = _counter(
     "sluice_push_attempts_dropped_total", "Messages of a push's attempt dropped, for another attempt came first."
 )
+STAGE_STOPPED = _gauge(
+    "sluice_stage_stopped", "1 while a stage takes no more, for too much of it would be dead letters.", "stage"
+)
 LAST_PROGRESS = _gauge(
     "sluice_last_progress_timestamp_seconds",
     "When the stage last committed or found nothing to do, Unix time.",
