@@ -1,4 +1,4 @@
-"""From messages of the three topics that the sink reads to rows of the store's tables. Pure."""
+"""From messages of the topics that the sink reads to rows of the store's tables. Pure."""
 
 import hashlib
 import re
@@ -11,7 +11,6 @@ from typing import Final, NamedTuple
 import msgspec
 
 from processing.detect import AnomalyReason
-from shared.chunking import Poisoned
 from shared.errors import Reason
 from shared.frames import entries
 from shared.records import DeadLetter, Kind, timestamp_of
@@ -105,24 +104,6 @@ def anomaly_reasons(elements: Iterable[bytes]) -> Counter[str]:
     return reasons
 
 
-def poisoned_letter(place: Place, found: Poisoned, stage: str) -> DeadLetter:
-    """The dead letter of a chunked message that can't be put together."""
-    return DeadLetter(
-        value=found.value,
-        reason=found.reason,
-        detail=found.detail,
-        stage=stage,
-        topic=place.topic,
-        partition=place.partition,
-        offset=found.offset,
-        index=0,
-        record_id=f"{place.topic_id}-{place.partition}-{found.offset}-0",
-        time=timestamp_of(time.time_ns()),
-        key=found.key,
-        headers=tuple(found.headers),
-    )
-
-
 class Identity(msgspec.Struct, frozen=True):
     """What a line says of the entry that it was made of."""
 
@@ -137,11 +118,8 @@ def identity_of(line: bytes) -> Identity:
         found = msgspec.json.decode(line, type=Identity)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return Identity()
-    return (
-        found
-        if max(map(len, filter(None, (found.record_id, found.run_id, found.origin))), default=0) < 1_024
-        else Identity()
-    )
+    longest = max(len(text or "") for text in (found.record_id, found.run_id, found.origin))
+    return found if longest <= 1_024 else Identity()
 
 
 def letter_of(table: str, line: bytes, detail: str, stage: str, place: str) -> DeadLetter:

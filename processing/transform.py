@@ -3,15 +3,16 @@
 message -> frame -> lines of one partition -> process -> processed-metrics (record, anomaly; window at the commit)
 """
 
-import time
 from collections.abc import Iterable, Sequence
+
+import msgspec
 
 from processing.detect import Rules
 from processing.process import Processor, Rejected
 from processing.rows import identity_of
 from shared.config import Settings
 from shared.frames import entries
-from shared.records import DeadLetter, Kind, timestamp_of
+from shared.records import DeadLetter, Kind
 from shared.stage import Message, Output
 from shared.topics import H_CONTENT_TYPE, H_KIND, PROCESSED_METRICS, STANDARDIZED_LOGS
 
@@ -85,23 +86,14 @@ class Processing:
             if index < len(lines):
                 break
             index -= len(lines)
+        place = f"{topic_id}-{message.partition}-{message.offset}-{index}"
+        letter = DeadLetter.of(
+            message, place, stage=STAGE, topic=self._topic, reason=bad.reason, detail=bad.detail, value=bad.value
+        )
         known = identity_of(bad.value)
         out.dead_letter(
-            DeadLetter(
-                value=bad.value,
-                reason=bad.reason,
-                detail=bad.detail,
-                stage=STAGE,
-                topic=self._topic,
-                partition=message.partition,
-                offset=message.offset,
-                index=index,
-                record_id=known.record_id or f"{topic_id}-{message.partition}-{message.offset}-{index}",
-                time=timestamp_of(time.time_ns()),
-                run_id=known.run_id,
-                origin=known.origin,
-                key=message.key,
-                headers=tuple(message.headers),
+            msgspec.structs.replace(
+                letter, record_id=known.record_id or place, run_id=known.run_id, origin=known.origin
             )
         )
 

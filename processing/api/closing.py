@@ -496,5 +496,5 @@ def router(letters: Letters, entry_max_bytes: int) -> APIRouter:
 
 def _filtered(query: Many) -> Many:
     if not query.everything and not query.where().conditions:
-        raise ProblemError(422, "Invalid request", "all: name a filter, or say all=true and mean every open letter")
+        raise ProblemError(422, "Invalid request", "name a filter, or say all=true (--all) for every open letter")
     return query

@@ -14,7 +14,7 @@ from fastapi.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from shared import kafka
-from shared.chunking import Assembler, Payload, Poisoned, Watermark
+from shared.chunking import Assembler, Payload, Poisoned, Watermark, is_chunk
 from shared.config import Settings
 from shared.errors import KafkaUnavailableError
 from shared.service import ProblemError
@@ -133,7 +133,7 @@ class Reading:
     def original(self, place: Location) -> Original:
         """The message at this place, whole."""
         message, headers = self._message(place)
-        if any(name == H_CHUNK for name, _ in headers):
+        if is_chunk(headers):
             return self._assembled(message)
         return Original(message.key(), tuple(headers), Plain(message.value() or b""), chunked=False)
 
@@ -219,7 +219,7 @@ class Reading:
         try:
             for message in chain([head], self._messages):
                 headers = message.headers() or []
-                if not any(name == H_CHUNK for name, _ in headers):
+                if not is_chunk(headers):
                     continue
                 for result in assembler.feed(
                     partition, message.offset(), message.timestamp()[1], message.key(), message.value(), headers
