@@ -22,7 +22,7 @@ from tests.integration.stack import ROOT, Stack, eventually
 
 pytestmark = pytest.mark.kafka
 
-MANY = 1_500
+MANY = 700
 BROKEN = b'{"source":"shop","api":"orders","status":"SUC'
 MENDED = b'{"source":"shop","api":"orders","status":"SUCCESS"}'
 NESTED = b'{"source":"deep","x":' + b"[" * 200 + b"]" * 200 + b',"blob":"' + b"y" * 20_000_000 + b'"}'
@@ -205,6 +205,20 @@ def test_two_desks_of_two_processes_close_each_letter_once(stack: Stack) -> None
 
     events = eventually(audited, 30, "the events are stored")
     assert sorted(event["letter"] for event in events) == ids
+
+
+def test_two_letters_of_one_line_are_sent_once_together_or_one_after_the_other(stack: Stack) -> None:
+    """As the sink writes them when it is killed between its letters and the end of their batch."""
+    settings = Settings(_env_file=None, kafka_bootstrap=stack.environment["KAFKA_BOOTSTRAP"], topic_prefix=stack.prefix)
+
+    def closing(letter: str) -> Closing:
+        return Closing(Event(f"of {letter}", letter, "one line", "o2", Action.REPLAYED, "t", "2026-01-05T10:00:00Z"))
+
+    first, second = Desk(settings).close([closing("letter-1"), closing("letter-2")])
+    assert (first, second and second.letter) == (None, "letter-1")
+    (third,) = Desk(settings).close([closing("letter-3")])
+    assert third is not None
+    assert third.letter == "letter-1"
 
 
 def test_processing_killed_within_a_replay_by_filter_sends_each_entry_once(stack: Stack) -> None:
