@@ -16,7 +16,7 @@ from processing.desk import Closing, Desk
 from processing.letters import Action, Event
 from shared import kafka
 from shared.config import Settings
-from shared.topics import DEAD_LETTERS, H_CONTENT_TYPE, PROCESSED_METRICS, STANDARDIZED_LOGS
+from shared.topics import DEAD_LETTERS, H_CONTENT_TYPE, PROCESSED_METRICS, RAW_LOGS, STANDARDIZED_LOGS
 from tests.integration.entries import plain
 from tests.integration.stack import ROOT, Stack, eventually
 
@@ -350,6 +350,26 @@ def test_a_line_that_processing_or_the_sink_refused_goes_back_to_its_own_topic(s
         assert answer.json()["sent_to"] == (PROCESSED_METRICS if letter["stage"] == "sink" else STANDARDIZED_LOGS)
     becomes(stack, "foreign", (2, 2, 0, 0))
     assert DEAD_LETTERS not in {letter["topic"] for letter in letters(stack, run="foreign")}
+
+
+def test_an_entry_refused_for_a_header_keeps_its_origin_and_is_mended_by_an_edit(stack: Stack) -> None:
+    settings = Settings(_env_file=None, kafka_bootstrap=stack.environment["KAFKA_BOOTSTRAP"], topic_prefix=stack.prefix)
+    writer = kafka.Transactions(settings, "test", "overlong")
+    assert writer.prepare(threading.Event())
+    writer.begin()
+    headers: list[tuple[str, bytes | None]] = [("sluice-source", b"x" * 2_000), ("sluice-run", b"overlong")]
+    writer.send(settings.topic(RAW_LOGS), MENDED, b"k", 0, headers)
+    writer.commit()
+    writer.discard()
+    (first,) = eventually(lambda: letters(stack, run="overlong"), 30, "it is a dead letter of its run")
+    assert post(stack, f"/{first['id']}/replay").status_code == 200
+    (second,) = eventually(
+        lambda: [x for x in letters(stack, run="overlong", state="open") if x["id"] != first["id"]], 30, "again"
+    )
+    assert second["origin"] == first["record_id"]
+    assert post(stack, f"/{second['id']}/edit", MENDED).status_code == 200
+    stored = eventually(lambda: show(stack, second["id"])["stored_as"], 30, "it is stored")
+    assert stack.get("processing", f"/records/{stored}").json()["origin"] == first["record_id"]
 
 
 def test_the_command_line_lists_shows_edits_resolves_and_audits(stack: Stack) -> None:
