@@ -5,7 +5,7 @@ processed-metrics, dead-letters, dead-letter-events, ingest-runs > [sink: ledger
 dead-letters > [desk] > the topic where the entry was read, dead-letter-events
 """
 
-from processing.api import closing, raw
+from processing.api import closing, raw, upkeep
 from processing.api import routers as store_routers
 from processing.api.counts import counts
 from processing.api.originals import Originals, limit
@@ -38,7 +38,9 @@ NAME = "processing"
 def build(settings: Settings) -> Service:
     folder = settings.folder(NAME)
     instance = Instance(folder)
-    store = open_store(settings, folder / "store")
+    backups = folder / "backups"
+    backups.mkdir(exist_ok=True)
+    store = open_store(settings, folder / "store", backups)
     # a spool each: the quota of one is no room for another
     spools = [Spool(folder / f"spool-{user}", settings.spool_max_bytes) for user in (STAGE, SINK, "raw")]
     metrics.SPOOL_BYTES.labels(NAME).set_function(lambda: sum(spool.used for spool in spools))
@@ -85,6 +87,7 @@ def build(settings: Settings) -> Service:
         *store_routers(store),
         raw.router(originals[RAW_LOGS]),
         closing.router(letters, settings.entry_max_bytes),
+        upkeep.router(settings, store, backups),
     ]
     return Service(NAME, settings, settings.processing_port, parts, routers, __doc__ or "", store.close)
 

@@ -31,7 +31,7 @@ from shared.chunking import (
     split,
 )
 from shared.config import Settings
-from shared.errors import FencedError, KafkaUnavailableError, TooMuchPoisonError
+from shared.errors import FencedError, KafkaUnavailableError, StateError, TooMuchPoisonError
 from shared.frames import Frame, FrameBuilder
 from shared.kafka import AbortRequiredError, Position
 from shared.poison import PoisonLimit
@@ -592,7 +592,10 @@ class _Session:
                 last[place] = message.value()
         for (partition, key), value in last.items():
             if value is not None:
-                self._transform.restore(partition, key, value)
+                try:
+                    self._transform.restore(partition, key, value)
+                except StateError as error:
+                    raise StateError(f"{self._state_topic}, partition {partition}, key {key!r}: {error}") from None
         if last:
             log.info("state restored", stage=self._stage.name, partitions=len(places), entries=len(last))
 
