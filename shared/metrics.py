@@ -53,8 +53,12 @@ PROCESSING_DURATION = _histogram(
 )
 ERRORS = _counter("sluice_errors_total", "Errors, by stage and kind.", "stage", "kind")
 DEAD_LETTERS = _counter("sluice_dead_letters_total", "Dead letters written, by reason.", "stage", "reason")
+DEAD_LETTERS_CLOSED = _counter("sluice_dead_letters_closed_total", "Dead letters replayed or resolved.", "action")
 PUSHES_DEDUPLICATED = _counter(
     "sluice_push_attempts_dropped_total", "Messages of a push's attempt dropped, for another attempt came first."
+)
+STAGE_STOPPED = _gauge(
+    "sluice_stage_stopped", "1 while a stage takes no more, for too much of it would be dead letters.", "stage"
 )
 LAST_PROGRESS = _gauge(
     "sluice_last_progress_timestamp_seconds",
