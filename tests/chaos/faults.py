@@ -1,6 +1,7 @@
 """What may happen to a stack, each with a name. A fault is over when `strike` returns; what follows is recovery."""
 
 import random
+import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,12 +17,15 @@ from tests.integration.stack import SERVICES, eventually
 
 SESSION_S: Final = 6.0  # of a consumer group; a transaction's is 10 s
 OUT_S: Final = 3.0
+KILLED_S: Final = 15.0  # after a kill -9 all flows again within this
 LIBFAKETIME: Final = next(iter(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1")), None)
 
 
 @dataclass(frozen=True)
-class ServiceKilled:
+class ServiceKilled(Fault):
     """kill -9 at a random moment; the supervisor starts it again."""
+
+    flows_within_s = KILLED_S
 
     service: str
 
@@ -35,10 +39,32 @@ class ServiceKilled:
 
 
 @dataclass(frozen=True)
-class IngestionKilledWithinAPush:
+class ServiceAborted(Fault):
+    """A library of its own gives up (an assertion, a bad address): it is gone at once, whatever else it has loaded."""
+
+    flows_within_s = KILLED_S
+
+    service: str = "processing"
+
+    @property
+    def name(self) -> str:
+        return f"SIGABRT within {self.service}"
+
+    def strike(self, world: World) -> None:
+        process = world.stack.processes[self.service]
+        process.send_signal(signal.SIGABRT)
+        assert process.wait(10) == -signal.SIGABRT
+
+
+@dataclass(frozen=True)
+class IngestionKilledWithinAPush(Fault):
     """kill -9 of ingestion, twice, while a push with a transaction of its own is written."""
 
-    name: str = "kill -9 ingestion within a large push, twice"
+    flows_within_s = KILLED_S
+
+    @property
+    def name(self) -> str:
+        return "kill -9 ingestion within a large push, twice"
 
     def strike(self, world: World) -> None:
         with world.large_push():
@@ -49,7 +75,7 @@ class IngestionKilledWithinAPush:
 
 
 @dataclass(frozen=True)
-class ServiceFrozen:
+class ServiceFrozen(Fault):
     """SIGSTOP for longer than its session, then SIGCONT: what it held was taken from it, and it is told so."""
 
     service: str
@@ -65,7 +91,7 @@ class ServiceFrozen:
 
 
 @dataclass(frozen=True)
-class ServiceSlow:
+class ServiceSlow(Fault):
     """A service that gets a tenth of its time: what is before it piles up, and nothing is lost by that."""
 
     service: str
@@ -84,10 +110,12 @@ class ServiceSlow:
 
 
 @dataclass(frozen=True)
-class BrokerKilled:
+class BrokerKilled(Fault):
     """kill -9 of one broker of three, which is started again."""
 
-    name: str = "kill -9 a broker"
+    @property
+    def name(self) -> str:
+        return "kill -9 a broker"
 
     def strike(self, world: World) -> None:
         node = world.chance.choice(NODES)
@@ -99,10 +127,12 @@ class BrokerKilled:
 
 
 @dataclass(frozen=True)
-class BrokerFrozen:
+class BrokerFrozen(Fault):
     """SIGSTOP of one broker for longer than its session with the controllers; it wakes up as a leader of the past."""
 
-    name: str = "SIGSTOP a broker for 6 s"
+    @property
+    def name(self) -> str:
+        return "SIGSTOP a broker for 6 s"
 
     def strike(self, world: World) -> None:
         node = world.chance.choice(NODES)
@@ -114,10 +144,12 @@ class BrokerFrozen:
 
 
 @dataclass(frozen=True)
-class BrokerOutAndBack:
+class BrokerOutAndBack(Fault):
     """A broker stopped in order: all flows while it is out. When it is back its leaders move back to it."""
 
-    name: str = "a broker out and back, leaders moved"
+    @property
+    def name(self) -> str:
+        return "a broker out and back, leaders moved"
 
     def strike(self, world: World) -> None:
         node = world.chance.choice(NODES)
@@ -137,10 +169,14 @@ class BrokerOutAndBack:
 
 
 @dataclass(frozen=True)
-class KafkaKilled:
+class KafkaKilled(Fault):
     """kill -9 of all brokers: the services say so, refuse pushes, stay up, and go on when Kafka is back."""
 
-    name: str = "kill -9 all brokers"
+    flows_within_s = KILLED_S
+
+    @property
+    def name(self) -> str:
+        return "kill -9 all brokers"
 
     def strike(self, world: World) -> None:
         stack, cluster = world.stack, world.cluster
@@ -168,7 +204,7 @@ class KafkaKilled:
 
 
 @dataclass(frozen=True)
-class Cut:
+class Cut(Fault):
     """Every connection between a service and the brokers is reset, and no new one is had."""
 
     service: str
@@ -186,7 +222,7 @@ class Cut:
 
 
 @dataclass(frozen=True)
-class CutFromOneBroker:
+class CutFromOneBroker(Fault):
     """A service can reach two brokers of three: what the third one leads has to wait, and then goes on."""
 
     service: str
@@ -203,7 +239,7 @@ class CutFromOneBroker:
 
 
 @dataclass(frozen=True)
-class Stalled:
+class Stalled(Fault):
     """Nothing that a service and the brokers send arrives, for longer than a session; then all of it does."""
 
     service: str
@@ -221,10 +257,13 @@ class Stalled:
 
 
 @dataclass(frozen=True)
-class Delayed:
+class Delayed(Fault):
     """Every message between services and brokers takes a tenth of a second longer, either way."""
 
-    name: str = "all networks slow: 100 ms a message"
+    @property
+    def name(self) -> str:
+        return "all networks slow: 100 ms a message"
+
     seconds: float = 4.0
 
     def strike(self, world: World) -> None:
@@ -235,7 +274,7 @@ class Delayed:
 
 
 @dataclass(frozen=True)
-class CommitAmbiguous:
+class CommitAmbiguous(Fault):
     """The connection is reset after the broker has committed, and before its answer arrives: did it, or not?"""
 
     service: str
@@ -253,7 +292,7 @@ class CommitAmbiguous:
 
 
 @dataclass(frozen=True)
-class DiskFull:
+class DiskFull(Fault):
     """A disk that takes no byte more, for a while."""
 
     disk: str
@@ -281,10 +320,13 @@ class DiskFull:
 
 
 @dataclass(frozen=True)
-class StoreFails:
+class StoreFails(Fault):
     """The store's disk refuses to be written, as Linux does after an error of the device."""
 
-    name: str = "the store read-only for 4 s"
+    @property
+    def name(self) -> str:
+        return "the store read-only for 4 s"
+
     seconds: float = 4.0
 
     def strike(self, world: World) -> None:
@@ -305,7 +347,7 @@ class StoreFails:
 
 
 @dataclass(frozen=True)
-class ClockJumps:
+class ClockJumps(Fault):
     """The clock of one service jumps two hours ahead, then two hours back."""
 
     service: str = "standardization"
@@ -351,6 +393,7 @@ def main_faults() -> list[Fault]:
     """Each kind once: the short form."""
     return [
         *(ServiceKilled(service) for service in SERVICES),
+        ServiceAborted(),
         IngestionKilledWithinAPush(),
         ServiceFrozen("standardization"),
         ServiceSlow("processing"),

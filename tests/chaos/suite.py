@@ -8,13 +8,14 @@ The world is three brokers, the three services, a network between them and a cli
 import json
 import random
 import time
+from abc import ABC, abstractmethod
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, ClassVar, Final
 
 from tests.chaos.client import Client, Taken, api_for, entry, key_for, series_of, source_of
 from tests.chaos.cluster import Cluster
@@ -23,7 +24,7 @@ from tests.chaos.network import Network
 from tests.integration.stack import SERVICES, Stack
 
 PARTITIONS: Final = 12
-RECOVERY_S: Final = 60.0  # by then every partition has to flow again
+RECOVERY_S: Final = 60.0
 RECEIPT_S: Final = 60.0
 PAGE: Final = 1_000
 LARGE_RECORDS: Final = 30_000
@@ -37,12 +38,16 @@ MEMORY_RATIO: Final = 1.25  # of what a service held when it was warm ...
 MEMORY_BYTES: Final = 96 * 1024 * 1024  # ... and this much more, may it hold at the end
 
 
-class Fault(Protocol):
+class Fault(ABC):
     """Something that happens to the world, and is over when `strike` returns."""
 
+    flows_within_s: ClassVar[float] = RECOVERY_S  # by then every partition has to flow again
+
     @property
+    @abstractmethod
     def name(self) -> str: ...
 
+    @abstractmethod
     def strike(self, world: "World") -> None: ...
 
 
@@ -214,6 +219,7 @@ class Suite:
             over = time.monotonic()
             world.probe()
             recovered = time.monotonic() - over
+            assert recovered < fault.flows_within_s, f"{fault.name}: flows only after {recovered:.1f} s"
             records = self._settle()
             outcome = Outcome(
                 fault.name,
