@@ -42,8 +42,6 @@ class ServiceKilled(Fault):
 class ServiceAborted(Fault):
     """A library of its own gives up (an assertion, a bad address): it is gone at once, whatever else it has loaded."""
 
-    flows_within_s = KILLED_S
-
     service: str = "processing"
 
     @property
@@ -59,8 +57,6 @@ class ServiceAborted(Fault):
 @dataclass(frozen=True)
 class IngestionKilledWithinAPush(Fault):
     """kill -9 of ingestion, twice, while a push with a transaction of its own is written."""
-
-    flows_within_s = KILLED_S
 
     @property
     def name(self) -> str:
