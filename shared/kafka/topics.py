@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from confluent_kafka import (
     Consumer,
@@ -20,6 +20,8 @@ from shared.config import Settings
 from shared.errors import KafkaUnavailableError
 from shared.kafka.client import Place, cause_of, common
 from shared.topics import specs
+
+T = TypeVar("T")
 
 _SOON: Final = {  # a broker that was asked a moment too early
     KafkaError.NOT_LEADER_FOR_PARTITION,
@@ -70,10 +72,10 @@ class Topics:
         if group not in self._onlookers:
             config = {"group.id": self._settings.topic(group), "isolation.level": "read_uncommitted"}
             self._onlookers[group] = Consumer(common(self._settings, f"{self._client}-{group}") | config)
-        try:
-            found = self._onlookers[group].committed([TopicPartition(*place) for place in places], patience)
-        except KafkaException as error:
-            raise KafkaUnavailableError(f"offsets of group {group}: {cause_of(error).str()}") from error
+        asked = [TopicPartition(*place) for place in places]
+        found = _patiently(
+            lambda: self._onlookers[group].committed(asked, patience), f"offsets of group {group}", patience
+        )
         return {(tp.topic, tp.partition): tp.offset for tp in found if tp.offset >= 0}
 
     def create(self) -> list[str]:
@@ -132,11 +134,16 @@ class Topics:
 
 
 def _answers(ask: Callable[[], Mapping[Any, Any]], what: str, patience: float) -> dict[Any, Any]:
-    """The results of an admin call, asked again while a broker says that it will know soon."""
+    """The results of an admin call."""
+    return _patiently(lambda: {key: future.result() for key, future in ask().items()}, what, patience)
+
+
+def _patiently(ask: Callable[[], T], what: str, patience: float) -> T:
+    """What a call answers, asked again while a broker says that it will know soon."""
     until = time.monotonic() + patience
     while True:
         try:
-            return {key: future.result() for key, future in ask().items()}
+            return ask()
         except KafkaException as error:
             cause = cause_of(error)
             if cause.code() not in _SOON or time.monotonic() > until:

@@ -40,6 +40,11 @@ class Link:
         self._server = await asyncio.start_server(self._serve, HOST, 0, limit=_LIMIT)
         self.port = self._server.sockets[0].getsockname()[1]
 
+    def close(self) -> None:
+        assert self._server is not None
+        self._server.close()
+        self._reset()
+
     # what may happen to it
 
     def cut(self) -> None:
@@ -158,6 +163,7 @@ class Network:
 
     def __init__(self) -> None:
         self._loop = asyncio.new_event_loop()
+        self._links: list[Link] = []
         self._thread = threading.Thread(target=self._loop.run_forever, name="network", daemon=True)
 
     def __enter__(self) -> Self:
@@ -165,6 +171,8 @@ class Network:
         return self
 
     def __exit__(self, *_: object) -> None:
+        for link in self._links:
+            self.soon(link.close)
         self._wait(self._end())
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
@@ -172,6 +180,7 @@ class Network:
 
     def link(self, target_port: int) -> Link:
         made = Link(self, target_port)
+        self._links.append(made)
         self._wait(made.listen())
         return made
 
