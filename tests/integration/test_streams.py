@@ -1,5 +1,8 @@
 """Streams on the whole stack: what is sent counts once, whatever dies, and at the rate that was asked for."""
 
+import json
+import subprocess
+import sys
 import time
 import uuid
 from collections.abc import Iterator
@@ -10,7 +13,7 @@ import pytest
 
 from native.fleet import COLUMNS, Plan, rows_of
 from native.kafka import Broker
-from tests.integration.stack import Stack, eventually
+from tests.integration.stack import ROOT, Stack, eventually
 
 pytestmark = pytest.mark.kafka
 
@@ -112,3 +115,23 @@ def test_what_can_not_be_streamed_is_said(stack: Stack) -> None:
     failed = eventually(lambda: (s := shown(stack, stream)).get("status") == "failed" and s, 30, "it has failed")
     assert "no entry" in failed["error"]
     assert ask(stack, "POST", f"/{stream['id']}/resume").status_code == 409
+
+
+def test_the_command_line_streams_a_file_to_its_end_and_tells_of_failures(stack: Stack) -> None:
+    def sluice(*arguments: str) -> subprocess.CompletedProcess[str]:
+        environment = {**stack.environment, "INGESTION_URL": stack.urls["ingestion"]}
+        command = [sys.executable, "-m", "console", "--json", *arguments]
+        return subprocess.run(
+            command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120, check=False
+        )
+
+    done = sluice("stream", "small.csv", "--rate", "500", "--workers", "2", "--shuffle-hosts", "--start-at", "11")
+    assert done.returncode == 0, done.stderr
+    last = json.loads(done.stdout.splitlines()[-1])
+    assert (last["status"], last["sent"], last["workers"]) == ("finished", 40, 2)
+    assert last["id"] in {json.loads(line)["id"] for line in sluice("streams", "list").stdout.splitlines()}
+    assert sluice("streams", "stop", last["id"]).returncode == 0
+    failed = sluice("stream", "header.csv")
+    assert failed.returncode == 1
+    assert "no entry" in failed.stderr
+    assert sluice("stream", "small.csv", "--rate", "-1").returncode == 2
