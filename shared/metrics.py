@@ -98,7 +98,10 @@ UNCOMMITTED_SECONDS = _gauge(
 CLOCK_SKEW = _gauge("sluice_clock_skew_seconds", "The service's clock minus the broker's.", "service")
 BROKERS = _gauge("sluice_kafka_brokers", "Brokers of the cluster, as the one that answers says; 0 when none does.")
 TRANSACTIONS = _counter(
-    "sluice_transactions_total", "Transactions ended, by result: committed, aborted or fenced.", "stage", "result"
+    "sluice_transactions_total",
+    "Transactions ended, by result: committed, aborted, fenced or unknown.",
+    "stage",
+    "result",
 )
 TRANSACTION_DURATION = _histogram(
     "sluice_transaction_commit_duration_seconds", "The commit call of a transaction.", "stage"
@@ -131,7 +134,7 @@ def touch(stage: str, reasons: Iterable[str], reads: Iterable[str] = (), writes:
 
     `reads` and `writes` are topics by their plain names.
     """
-    for result in ("committed", "aborted", "fenced"):
+    for result in ("committed", "aborted", "fenced", "unknown"):
         TRANSACTIONS.labels(stage, result)
     for result in ("complete", "poisoned", "dropped"):
         CHUNK_ASSEMBLIES.labels(stage, result)
