@@ -8,7 +8,7 @@ PYTEST := $(BIN)/pytest
 
 .DEFAULT_GOAL := help
 .PHONY: help run up down ingest summary health status logs clean doctor test coverage check lint dashboards openapi-gen bench \
-	bench-peers bench-peers-prepare \
+	bench-loss bench-growth bench-peers bench-peers-prepare \
 	system-tests system-tests-quick system-tests-performance lock docker-build docker-push e2e-compose
 
 help: ## This list
@@ -86,6 +86,14 @@ openapi-gen: $(VENV)/runtime ## Write docs/openapi/*.json from the running servi
 bench: $(VENV)/development ## Measure speed and memory on this machine; takes some minutes
 	@$(NATIVE) prepare
 	$(BIN)/python -m benchmarks.bench
+
+bench-loss: $(VENV)/development ## Two minutes: fails where our stage has lost a fifth of its stored share of the bare client's speed
+	@$(NATIVE) prepare
+	$(BIN)/python -m benchmarks.bench --loss --records 400000 --runs 3
+
+bench-growth: $(VENV)/development ## 20 million records through one chain: cost and memory of each million; 20 GB of disk
+	@$(NATIVE) prepare
+	$(BIN)/python -m benchmarks.growth --json docs/growth.json --plot docs/growth.svg
 
 bench-peers: bench-peers-prepare ## The same beside other stream processors, each in an environment of its own; half an hour
 	$(BIN)/python -m benchmarks.bench --only peers --records 500000 --runs 3

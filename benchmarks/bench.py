@@ -2,6 +2,7 @@
 
     python -m benchmarks.bench [--records 1000000] [--runs 5] [--only stage-1 chain] [--json FILE]
     python -m benchmarks.bench --only peers
+    python -m benchmarks.bench --loss
 
 Every run begins with empty topics, an empty store and new processes, and is checked: exactly what went in came out. The
 measurements take turns, so that a slow moment of the machine falls on all of them. docs/benchmarks.md says what each
@@ -19,12 +20,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
-from benchmarks.beside import Peer
+from benchmarks import loss
+from benchmarks.beside import CEILING, Peer
 from benchmarks.comparison import SIDE_BY_SIDE, comparison, comparison_summary
 from benchmarks.entries import SIZE
 from benchmarks.figures import Measure, Run, summary, table
 from benchmarks.machine import describe
 from benchmarks.rig import Rig
+from benchmarks.scale_out import ScaleOut
 from benchmarks.standardization_stage import StandardizationStage
 from benchmarks.whole_chain import Burst, LargeEntry, LoneEntry
 from native.kafka import prepare_jars
@@ -38,7 +41,8 @@ MEASURES: Final[Sequence[Measure]] = (
     LoneEntry(),
     LargeEntry(),
 )
-NAMED: Final[Mapping[str, Measure]] = {each.name: each for each in (*SIDE_BY_SIDE, *MEASURES)}
+REPLICAS: Final[Sequence[Measure]] = (ScaleOut(1), ScaleOut(2), ScaleOut(4))
+NAMED: Final[Mapping[str, Measure]] = {each.name: each for each in (*SIDE_BY_SIDE, *MEASURES, *REPLICAS)}
 BESIDE: Final = "peers"  # in `--only`: our stage in all its forms, and its peers
 
 
@@ -57,7 +61,7 @@ def measure(rig: Rig, measures: Sequence[Measure], runs: int) -> dict[str, list[
 
 def main() -> None:
     options = _options()
-    measures = chosen(options.only)
+    measures = chosen([CEILING.name, *loss.stored()] if options.loss else options.only)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # leave nothing running
     libs = prepare_jars(ROOT / ".run" / "kafka" / "libs", _say)
     for each in measures:
@@ -75,6 +79,8 @@ def main() -> None:
     print("\n".join(table(each, found[each.name]) for each in measures if each.name not in beside), end="")
     if beside:
         print(comparison(found, options.records), end="")
+    table_of_losses, kept = loss.verdict(loss.shares(found), loss.stored()) if options.loss else ("", True)
+    print(table_of_losses, end="")
     if options.json is not None:
         report = {
             "machine": machine,
@@ -86,6 +92,8 @@ def main() -> None:
             "ratios": comparison_summary(found) if beside else [],
         }
         options.json.write_text(json.dumps(report, indent=2) + "\n")
+    if not kept:
+        sys.exit(1)
 
 
 def chosen(names: Sequence[str]) -> list[Measure]:
@@ -105,6 +113,11 @@ def _options() -> argparse.Namespace:
         choices=[*NAMED, BESIDE],
         default=usual,
         help=f"these measurements alone; {BESIDE} is our stage and all its peers",
+    )
+    parser.add_argument(
+        "--loss",
+        action="store_true",
+        help="our stage beside the bare client alone; fails where a fifth of its stored share is lost",
     )
     parser.add_argument("--json", type=Path, help="write every value of every run to this file")
     parser.add_argument("--seed", type=int, default=1, help="of the entries (default %(default)s)")

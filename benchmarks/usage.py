@@ -54,7 +54,16 @@ class Meter:
 
 def peak_bytes(pid: int) -> int:
     """The most memory that a living process ever had resident."""
+    return _status_bytes(pid, "VmHWM")
+
+
+def resident_bytes(pid: int) -> int:
+    """The memory that a living process has resident now."""
+    return _status_bytes(pid, "VmRSS")
+
+
+def _status_bytes(pid: int, field: str) -> int:
     for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-        if line.startswith("VmHWM:"):
+        if line.startswith(f"{field}:"):
             return int(line.split()[1]) * 1024
-    raise ProcessLookupError(f"process {pid} has no VmHWM: it has ended")
+    raise ProcessLookupError(f"process {pid} has no {field}: it has ended")

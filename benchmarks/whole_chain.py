@@ -26,7 +26,8 @@ _PAUSE_SECONDS: Final = 0.2  # up to this between two lone entries, so that they
 
 
 @contextmanager
-def _running(rig: Rig) -> Iterator[Stack]:
+def running(rig: Rig) -> Iterator[Stack]:
+    """The three services on the rig's Kafka, with nothing stored."""
     with rig.stack() as stack:
         for name in SERVICES:
             stack.start(name)
@@ -50,17 +51,17 @@ class Burst:
 
     def run(self, rig: Rig) -> Run:
         bodies = rig.bodies
-        with _running(rig) as stack:
+        with running(rig) as stack:
             if stack.summary()["total"]:
                 raise MeasurementError("the store is not empty")
             pids = {name: stack.processes[name].pid for name in SERVICES} | {"kafka": rig.broker_pid}
             meter = Meter(pids)
             before = meter.read()
-            client = self._push(stack, str(bodies))
-            ended = self._wait_until_stored(stack, rig.records)
+            client = push(stack, str(bodies))
+            ended = wait_until_stored(stack, rig.records)
             used = meter.read() - before
             peaks = {name: peak_bytes(pid) for name, pid in pids.items()}
-            self._check(stack, client["accepted"], rig.records)
+            check(stack, client["accepted"], rig.records, rig.records)
         services_cpu = sum(used.processes.values())
         return {
             "rate": rig.records / (ended - client["begun"]),
@@ -73,39 +74,43 @@ class Burst:
             "cores_of_others": used.cores_of_others,
         }
 
-    def _push(self, stack: Stack, folder: str) -> dict[str, Any]:
-        command = [sys.executable, "-m", "benchmarks.push", "--url", stack.urls["ingestion"], "--folder", folder]
-        done = subprocess.run(
-            [*command, "--connections", str(CONNECTIONS)], cwd=ROOT, capture_output=True, text=True, check=False
-        )
-        if done.returncode:
-            raise MeasurementError(f"the client failed: {done.stderr}")
-        told: dict[str, Any] = json.loads(done.stdout)
-        return told
 
-    def _wait_until_stored(self, stack: Stack, records: int) -> float:
-        """When the store had them all. The look costs a few milliseconds, so it is taken ten times a second."""
-        until = time.monotonic() + 60 + records / 1_000
-        while True:
-            total = stack.get("processing", "/analytics/recent", limit=1).raise_for_status().json()["total"]
-            now = time.monotonic()
-            if total >= records:
-                return now
-            if now > until:
-                raise MeasurementError(f"{total} of {records} records stored in time; see {stack.folder}")
-            time.sleep(0.25)
+def push(stack: Stack, folder: str) -> dict[str, Any]:
+    """Push every body of the folder from a process of its own; what benchmarks.push told of it."""
+    command = [sys.executable, "-m", "benchmarks.push", "--url", stack.urls["ingestion"], "--folder", folder]
+    done = subprocess.run(
+        [*command, "--connections", str(CONNECTIONS)], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        raise MeasurementError(f"the client failed: {done.stderr}")
+    told: dict[str, Any] = json.loads(done.stdout)
+    return told
 
-    def _check(self, stack: Stack, accepted: dict[str, int], records: int) -> None:
-        """Exactly what was pushed is stored: by every receipt, and in all."""
-        stored = 0
-        for run_id, count in accepted.items():
-            receipt = stack.receipt(run_id)
-            if receipt["accepted"] != count or receipt["stored"] != count or receipt["dead_lettered"]:
-                raise MeasurementError(f"a receipt that is not as pushed ({count} entries): {receipt}")
-            stored += count
-        total = stack.summary()["total"]
-        if not stored == total == records:
-            raise MeasurementError(f"{records} entries pushed, {stored} stored by the receipts, {total} in the store")
+
+def wait_until_stored(stack: Stack, records: int) -> float:
+    """When (time.monotonic()) the store had so many. A look costs milliseconds, so it is taken four times a second."""
+    until = time.monotonic() + 60 + records / 1_000
+    while True:
+        total = stack.get("processing", "/analytics/recent", limit=1).raise_for_status().json()["total"]
+        now = time.monotonic()
+        if total >= records:
+            return now
+        if now > until:
+            raise MeasurementError(f"{total} of {records} records stored in time; see {stack.folder}")
+        time.sleep(0.25)
+
+
+def check(stack: Stack, accepted: dict[str, int], pushed: int, total: int) -> None:
+    """Exactly what was pushed is stored: by every receipt of it, and by all that the store holds."""
+    stored = 0
+    for run_id, count in accepted.items():
+        receipt = stack.receipt(run_id)
+        if receipt["accepted"] != count or receipt["stored"] != count or receipt["dead_lettered"]:
+            raise MeasurementError(f"a receipt that is not as pushed ({count} entries): {receipt}")
+        stored += count
+    found = stack.summary()["total"]
+    if stored != pushed or found != total:
+        raise MeasurementError(f"{pushed} entries pushed, {stored} stored by the receipts, {found} in all, not {total}")
 
 
 class LoneEntry:
@@ -121,7 +126,7 @@ class LoneEntry:
 
     def run(self, rig: Rig) -> Run:
         r = random.Random(rig.seed)
-        with _running(rig) as stack:
+        with running(rig) as stack:
             first = min(rig.bodies.iterdir()).read_bytes()  # a store with something in it, all code run
             stored = stack.push(first).raise_for_status().json()["accepted"]
             _wait_until_newest(stack, None, stored, 120)
@@ -163,7 +168,7 @@ class LargeEntry:
         body = (
             head + random.Random(rig.seed).randbytes(size // 2).hex().encode() + tail
         )  # noise: nothing to compress away
-        with _running(rig) as stack:
+        with running(rig) as stack:
             begun = time.perf_counter()
             run_id = stack.push(body, kind="application/json").raise_for_status().json()["run_id"]
             taken = time.perf_counter()

@@ -4,12 +4,13 @@ import threading
 import uuid
 from collections.abc import Hashable, Iterable, Mapping
 
-from processing.rows import Place, letter_of, poisoned_letter
+from processing.rows import letter_of
 from processing.store import InvalidLine
 from shared import kafka, metrics
 from shared.chunking import Poisoned
 from shared.config import Settings
 from shared.errors import SluiceError
+from shared.reading import poisoned_letter
 from shared.records import DeadLetter
 from shared.topics import DEAD_LETTERS, partition_of
 
@@ -34,10 +35,12 @@ class Burial:
         self._buried = buried
         self._stopping = stopping
 
-    def of_messages(self, place: Place, poisoned: Iterable[Poisoned]) -> None:
+    def of_messages(self, topic: str, topic_id: str, poisoned: Iterable[Poisoned]) -> None:
         self._bury(
             {
-                (place, found.offset, found.message_id, found.attempt): poisoned_letter(place, found, self._stage)
+                (topic_id, found.partition, found.offset, found.message_id, found.attempt): poisoned_letter(
+                    found, self._stage, topic, topic_id
+                )
                 for found in poisoned
             }
         )

@@ -11,7 +11,6 @@ from typing import Final, NamedTuple
 import msgspec
 
 from processing.detect import AnomalyReason
-from shared.chunking import Poisoned
 from shared.errors import Reason
 from shared.frames import entries
 from shared.records import DeadLetter, Kind, timestamp_of
@@ -94,24 +93,6 @@ def anomaly_reasons(elements: Iterable[bytes]) -> Counter[str]:
             if line.strip():
                 reasons[_reason_of(line)] += 1
     return reasons
-
-
-def poisoned_letter(place: Place, found: Poisoned, stage: str) -> DeadLetter:
-    """The dead letter of a chunked message that can't be put together."""
-    return DeadLetter(
-        value=found.value,
-        reason=found.reason,
-        detail=found.detail,
-        stage=stage,
-        topic=place.topic,
-        partition=place.partition,
-        offset=found.offset,
-        index=0,
-        record_id=f"{place.topic_id}-{place.partition}-{found.offset}-0",
-        time=timestamp_of(time.time_ns()),
-        key=found.key,
-        headers=tuple(found.headers),
-    )
 
 
 def letter_of(table: str, line: bytes, detail: str, stage: str) -> DeadLetter:

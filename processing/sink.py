@@ -10,21 +10,22 @@ is the same messages, too.
 import threading
 import time
 import uuid
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Hashable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
 from processing.burial import Burial, StoppedError
-from processing.rows import Place, Row, anomaly_reasons, end_of_batch, oldest_observed, rows_of
+from processing.rows import Headers, Place, Row, anomaly_reasons, end_of_batch, oldest_observed, rows_of
 from processing.store import Batch, Range, RowRejectedError, Rows, Store, invalid_lines, without
 from shared import kafka, logs, metrics
-from shared.chunking import Assembler, Poisoned, Watermark
+from shared.chunking import Assembler, Poisoned, Watermark, is_chunk
 from shared.config import Settings
 from shared.errors import FencedError, KafkaUnavailableError, StoreError
 from shared.kafka import AbortRequiredError
+from shared.reading import Reading, is_end
 from shared.spool import Spool
-from shared.topics import DEAD_LETTERS, H_CHUNK, INGEST_RUNS, PROCESSED_METRICS
+from shared.topics import DEAD_LETTERS, INGEST_RUNS, PROCESSED_METRICS
 
 STAGE: Final = "sink"
 GROUP: Final = "sink"
@@ -42,7 +43,6 @@ class _Gathered:
 
     rows: list[Row] = field(default_factory=list)
     first: int = 0  # the offset that the next batch begins at
-    next: int = 0  # the offset that is read next
     held_since: float | None = None  # since when (time.monotonic()) rows wait for a chunked message
 
 
@@ -97,14 +97,14 @@ class _Session:
         self._burial = Burial(settings, STAGE, self._topics, sink.buried, stopping)
         self._reader = kafka.Reader(settings, STAGE, GROUP, subscribes=False)
         self._names = {settings.topic(name): name for name in TOPICS}
-        self._assembler = {name: Assembler(spool, settings.entry_max_bytes, EXPIRY_MS) for name in TOPICS}
+        self._readings = {
+            name: Reading(STAGE, name, full_name, self._reader, Assembler(spool, settings.entry_max_bytes, EXPIRY_MS))
+            for full_name, name in self._names.items()
+        }
         self._ids: dict[str, str] = {}
         self._gathered: dict[Place, _Gathered] = {}
-        self._at_end: dict[Place, float] = {}  # since when (time.monotonic()) nothing more was there
-        self._last_ms: dict[Place, int] = {}
         self._rows = 0
         self._messages: dict[str, int] = defaultdict(int)
-        self._assemblies: Counter[str] = Counter()  # ended chunked messages that are counted, by result
         self._begun = 0.0
         self._measured = 0.0
 
@@ -135,9 +135,9 @@ class _Session:
 
     def close(self) -> None:
         self._reader.close()
-        for assembler in self._assembler.values():
-            for place in self._gathered:
-                assembler.drop(place.partition)
+        for reading in self._readings.values():
+            for partition in list(reading.next):
+                reading.release(partition)
         metrics.ASSIGNED_PARTITIONS.labels(STAGE).set(0)
         metrics.CHUNK_OPEN.labels(STAGE).set(0)
 
@@ -156,7 +156,6 @@ class _Session:
         starts = self._topics.starts([(self._settings.topic(p.topic), p.partition) for p in places])
         begins = {}
         self._gathered.clear()
-        self._at_end.clear()
         self._rows = 0
         for place in places:
             name = self._settings.topic(place.topic)
@@ -167,8 +166,8 @@ class _Session:
                 log.error("retention removed what was not stored yet", topic=name, partition=place.partition,
                           from_offset=position, to_offset=kept)  # fmt: skip
             begin = max(position, kept)
-            self._gathered[place] = _Gathered(first=begin, next=begin)
-            self._assembler[place.topic].restore(place.partition, Watermark(begin))
+            self._gathered[place] = _Gathered(first=begin)
+            self._readings[place.topic].begin(place.partition, begin, Watermark(begin))
             begins[name, place.partition] = begin
         self._reader.assign(begins)
         metrics.ASSIGNED_PARTITIONS.labels(STAGE).set(len(begins))
@@ -209,9 +208,9 @@ class _Session:
         Raises KafkaUnavailableError when that takes too long, StoreError when the spool can't hold one of them.
         """
         place = Place(range_.topic, range_.topic_id, range_.partition)
-        gathered = self._gathered[place] = _Gathered(first=begin, next=begin)
-        assembler = self._assembler[place.topic]
-        assembler.restore(place.partition, Watermark(begin))
+        gathered = self._gathered[place] = _Gathered(first=begin)
+        reading = self._readings[place.topic]
+        reading.begin(place.partition, begin, Watermark(begin))
         self._reader.assign({(self._settings.topic(place.topic), place.partition): begin})
         until = time.monotonic() + REREAD_S
         try:
@@ -220,17 +219,17 @@ class _Session:
                     raise StoppedError(f"reading {range_} again")
                 messages = self._reader.fetch(1_000, 0.2)
                 self._take(message for message in messages if message.error() or message.offset() <= range_.last)
-                if not any(_ends(message, range_.last) for message in messages) or self._refetch():
+                if not any(_ends(message, range_.last) for message in messages) or reading.refetch():
                     continue
-                if assembler.waiting:
+                if waiting := reading.assembler.waiting:
                     raise StoreError(
-                        f"the spool has no room for {assembler.waiting} chunked messages of {range_}, "
+                        f"the spool has no room for {waiting} chunked messages of {range_}, "
                         "which has to be read again; raise SPOOL_MAX_BYTES"
                     )
                 return _in_order(gathered.rows)
             raise KafkaUnavailableError(f"could not read {range_} again in time")
         finally:
-            assembler.drop(place.partition)
+            reading.release(place.partition)
 
     # reading
 
@@ -239,20 +238,18 @@ class _Session:
         for message in messages:
             error = message.error()
             if error is not None:
-                self._told(message, error)
+                if is_end(error, STAGE):
+                    self._readings[self._names[message.topic()]].ended(message.partition())
                 continue
             taken += 1
             place = self._place_of(message)
             gathered = self._gathered[place]
-            offset = message.offset()
-            again = offset < gathered.next  # on the way to bytes that the spool had no room for
-            if again and not any(name == H_CHUNK for name, _ in message.headers() or ()):
+            headers = message.headers() or ()
+            again = self._readings[place.topic].note(message)
+            if again and not is_chunk(headers):
                 continue
-            gathered.next = max(gathered.next, offset + 1)
-            self._at_end.pop(place, None)
-            self._last_ms[place] = message.timestamp()[1]
             self._messages[place.topic] += 1
-            for row in self._rows_of(place, message):
+            for row in self._rows_of(place, message, headers):
                 gathered.rows.append(row)
                 self._rows += row.records
         return taken
@@ -261,27 +258,15 @@ class _Session:
         topic = self._names[message.topic()]
         return Place(topic, self._ids[topic], message.partition())
 
-    def _told(self, message: kafka.Consumed, error: kafka.ClientError) -> None:
-        if error.code() == kafka.PARTITION_EOF:
-            self._at_end.setdefault(self._place_of(message), time.monotonic())
-        elif error.fatal():
-            raise FencedError(f"consumer: {error.str()}")
-        elif error.code() not in kafka.TRANSIENT:
-            metrics.ERRORS.labels(STAGE, "kafka").inc()
-            log.warning("consumer error", error=error.str())
-
-    def _rows_of(self, place: Place, message: kafka.Consumed) -> Iterator[Row]:
-        headers = message.headers() or []
+    def _rows_of(self, place: Place, message: kafka.Consumed, headers: Headers) -> Iterator[Row]:
         offset = message.offset()
-        value = message.value() or b""
-        if not any(name == H_CHUNK for name, _ in headers):
+        if not is_chunk(headers):
+            value = message.value() or b""
             yield from rows_of(place, offset, offset, message.timestamp()[1], value, len(value), headers)
             return
-        for result in self._assembler[place.topic].feed(
-            place.partition, offset, message.timestamp()[1], message.key(), value, headers
-        ):
+        for result in self._readings[place.topic].feed(message, headers):
             if isinstance(result, Poisoned):
-                self._burial.of_messages(place, [result])
+                self._burial.of_messages(place.topic, place.topic_id, [result])
             else:
                 content = b"" if place.topic == DEAD_LETTERS else result.payload.read()
                 yield from rows_of(
@@ -297,8 +282,7 @@ class _Session:
         ranges = []
         oldest = time.time()
         for place, gathered in self._gathered.items():
-            safe = self._assembler[place.topic].safe_offset(place.partition, gathered.next)
-            end = end_of_batch(gathered.rows, safe)
+            end = end_of_batch(gathered.rows, self._readings[place.topic].whole_until(place.partition))
             if end <= gathered.first:
                 continue
             take = _in_order(row for row in gathered.rows if row.offset < end)
@@ -337,18 +321,10 @@ class _Session:
         self._reader.tell({(self._settings.topic(r.topic), r.partition): r.last + 1 for r in batch.ranges})
         self._count(inserted)
 
-    def _refetch(self) -> bool:
-        """Go back for messages that the spool had no room for; what comes again on the way is passed over.
-
-        Returns whether there is anything to go back for.
-        """
-        found = False
-        for place, gathered in self._gathered.items():
-            wanted = self._assembler[place.topic].refetch(place.partition, gathered.next)
-            if wanted is not None:
-                self._reader.seek(self._settings.topic(place.topic), place.partition, wanted.offset)
-                found = True
-        return found
+    def _refetch(self) -> None:
+        """Go back for messages that the spool had no room for; what comes again on the way is passed over."""
+        for reading in self._readings.values():
+            reading.refetch()
 
     def _insert(self, batch: Batch, rows: Rows) -> Rows:
         """Insert; lines that the engine can't take go to the dead letters first, and the rest, returned, is inserted.
@@ -377,20 +353,19 @@ class _Session:
 
     def _expire(self, now: float) -> None:
         """End chunked messages whose rest never came; what waits behind them can then be stored."""
-        for place, last_ms in self._last_ms.items():
-            since = self._at_end.get(place)
-            idle_ms = None if since is None else int((now - since) * 1000)
-            expired = self._assembler[place.topic].expire(place.partition, last_ms, idle_ms)
+        for topic, reading in self._readings.items():
+            expired = reading.expire(now)
             if expired:
-                self._burial.of_messages(place, expired)
+                self._burial.of_messages(topic, self._ids[topic], expired)
                 self._begun = self._begun or now
 
     def _hold(self, now: float) -> None:
         """Tell of rows that wait for the rest of a chunked message, and let go what its end has freed."""
         held = []
         for place, gathered in self._gathered.items():
-            opened = self._assembler[place.topic].safe_offset(place.partition, gathered.next)
-            if not gathered.rows or opened == gathered.next:
+            reading = self._readings[place.topic]
+            opened = reading.whole_until(place.partition)
+            if not gathered.rows or opened == reading.furthest(place.partition):
                 gathered.held_since = None
             else:
                 gathered.held_since = gathered.held_since or now
@@ -421,26 +396,9 @@ class _Session:
 
     def _measure(self, now: float) -> None:
         self._measured = now
-        behind: dict[str, int] = dict.fromkeys(TOPICS, 0)
-        oldest: dict[str, float] = dict.fromkeys(TOPICS, 0.0)
-        for place, gathered in self._gathered.items():
-            if place in self._at_end:
-                continue
-            name = self._settings.topic(place.topic)
-            end = self._reader.end(name, place.partition)
-            if end > gathered.next:
-                behind[place.topic] += end - gathered.next
-                if place in self._last_ms:
-                    oldest[place.topic] = max(oldest[place.topic], time.time() - self._last_ms[place] / 1000)
-        for topic in TOPICS:
-            metrics.LAG_RECORDS.labels(STAGE, topic).set(behind[topic])
-            metrics.LAG_SECONDS.labels(STAGE, topic).set(oldest[topic])
-        metrics.CHUNK_OPEN.labels(STAGE).set(sum(assembler.open for assembler in self._assembler.values()))
-        for result in ("complete", "poisoned", "dropped"):
-            ended = sum(getattr(assembler, result) for assembler in self._assembler.values())
-            metrics.CHUNK_ASSEMBLIES.labels(STAGE, result).inc(ended - self._assemblies[result])
-            self._assemblies[result] = ended
-        if not any(behind.values()):
+        behind = sum(reading.measure() for reading in self._readings.values())
+        metrics.CHUNK_OPEN.labels(STAGE).set(sum(reading.assembler.open for reading in self._readings.values()))
+        if not behind:
             metrics.LAST_PROGRESS.labels(STAGE).set_to_current_time()
 
 

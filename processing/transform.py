@@ -3,14 +3,13 @@
 message -> frame -> lines of one partition -> process -> processed-metrics (record, anomaly; window at the commit)
 """
 
-import time
 from collections.abc import Iterable, Sequence
 
 from processing.detect import Rules
 from processing.process import Processor, Rejected
 from shared.config import Settings
 from shared.frames import entries
-from shared.records import DeadLetter, Kind, timestamp_of
+from shared.records import DeadLetter, Kind
 from shared.stage import Message, Output
 from shared.topics import H_CONTENT_TYPE, H_KIND, PROCESSED_METRICS, STANDARDIZED_LOGS
 
@@ -85,19 +84,14 @@ class Processing:
                 break
             index -= len(lines)
         out.dead_letter(
-            DeadLetter(
-                value=bad.value,
-                reason=bad.reason,
-                detail=bad.detail,
+            DeadLetter.of(
+                message,
+                f"{topic_id}-{message.partition}-{message.offset}-{index}",
                 stage=STAGE,
                 topic=self._topic,
-                partition=message.partition,
-                offset=message.offset,
-                index=index,
-                record_id=f"{topic_id}-{message.partition}-{message.offset}-{index}",
-                time=timestamp_of(time.time_ns()),
-                key=message.key,
-                headers=tuple(message.headers),
+                reason=bad.reason,
+                detail=bad.detail,
+                value=bad.value,
             )
         )
 

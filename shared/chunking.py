@@ -39,6 +39,11 @@ _REMEMBERED: Final = 1024  # ended messages a partition remembers, to know what 
 _METADATA_BYTES: Final = 4096 - 16
 
 
+def is_chunk(headers: Headers) -> bool:
+    """Whether a message with these headers is a chunk."""
+    return H_CHUNK in dict(headers)
+
+
 # the header
 
 

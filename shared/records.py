@@ -3,9 +3,11 @@
 A field at its default is not written, so a line holds only what is known. `schema` is absent while it is 1.
 """
 
+import time
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import msgspec
 
@@ -77,6 +79,19 @@ class Receipt(msgspec.Struct, frozen=True, omit_defaults=True):
     file: str | None = None
 
 
+class Original(Protocol):
+    """The message that an entry came in, as far as its dead letter shows it."""
+
+    @property
+    def partition(self) -> int: ...
+    @property
+    def offset(self) -> int: ...
+    @property
+    def key(self) -> bytes | None: ...
+    @property
+    def headers(self) -> Sequence[tuple[str, bytes | None]]: ...
+
+
 class DeadLetter(msgspec.Struct, frozen=True):
     """An entry that could not go on: its bytes untouched, and everything known about it.
 
@@ -98,6 +113,38 @@ class DeadLetter(msgspec.Struct, frozen=True):
     origin: str | None = None
     key: bytes | None = None
     headers: tuple[tuple[str, bytes | None], ...] = ()
+
+    @classmethod
+    def of(
+        cls,
+        message: Original,
+        record_id: str,
+        *,
+        stage: str,
+        topic: str,
+        reason: str,
+        detail: str,
+        value: bytes,
+        run_id: str | None = None,
+        origin: str | None = None,
+    ) -> "DeadLetter":
+        """The letter, as of now, of the entry with this record_id, which ends with its index in the message."""
+        return cls(
+            value=value,
+            reason=reason,
+            detail=detail,
+            stage=stage,
+            topic=topic,
+            partition=message.partition,
+            offset=message.offset,
+            index=int(record_id.rpartition("-")[2]),
+            record_id=record_id,
+            time=timestamp_of(time.time_ns()),
+            run_id=run_id,
+            origin=origin,
+            key=message.key,
+            headers=tuple(message.headers),
+        )
 
     def to_headers(self) -> list[tuple[str, bytes | None]]:
         ours: list[tuple[str, bytes | None]] = [

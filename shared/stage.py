@@ -19,12 +19,23 @@ import msgspec
 from prometheus_client import Counter as Metric
 
 from shared import kafka, logs, metrics
-from shared.chunking import Assembler, Payload, Poisoned, Watermark, Whole, decode_watermark, encode_watermark, split
+from shared.chunking import (
+    Assembler,
+    Payload,
+    Poisoned,
+    Watermark,
+    Whole,
+    decode_watermark,
+    encode_watermark,
+    is_chunk,
+    split,
+)
 from shared.config import Settings
 from shared.errors import FencedError, KafkaUnavailableError
 from shared.frames import Frame, FrameBuilder
 from shared.kafka import AbortRequiredError, Position
-from shared.records import DeadLetter, fitted, timestamp_of
+from shared.reading import Reading, is_end, poisoned_letter
+from shared.records import DeadLetter, fitted
 from shared.spool import Spool
 from shared.topics import DEAD_LETTERS, H_CHUNK, H_CONTENT_TYPE, NDJSON, partition_of
 
@@ -273,16 +284,16 @@ class _Session:
         self._topics = kafka.Topics(settings, stage.name)
         self._writer = kafka.Transactions(settings, stage.name, f"{stage.name}-{stage.instance_id}")
         self._reader = kafka.Reader(settings, stage.name, stage.name, subscribes=True)
-        self._assembler = Assembler(
-            stage.spool, settings.entry_max_bytes, unknown_version=settings.unknown_chunk_version
+        self._reading = Reading(
+            stage.name,
+            stage.reads,
+            self._topic,
+            self._reader,
+            Assembler(stage.spool, settings.entry_max_bytes, unknown_version=settings.unknown_chunk_version),
         )
         self._out: Output | None = None
         self._topic_id = ""
-        self._next: dict[int, int] = {}  # what was read: the offset that comes next
         self._committed: dict[int, tuple[int, Watermark]] = {}  # where to resume, as Kafka has it
-        self._skip: dict[int, int] = {}  # plain messages below this were delivered before
-        self._at_end: dict[int, float] = {}  # since when (time.monotonic()) nothing more was there
-        self._last_ms: dict[int, int] = {}
         self._payloads: list[Payload] = []
         self._stopping = threading.Event()
         self._leaving = False
@@ -292,7 +303,6 @@ class _Session:
         self._messages = 0
         self._bytes = 0
         self._measured = 0.0
-        self._assemblies: Counter[str] = Counter()
 
     # life
 
@@ -323,7 +333,7 @@ class _Session:
             self._reader.close()
         except (AbortRequiredError, KafkaUnavailableError, FencedError) as error:
             log.warning("left the group without a last commit", stage=self._stage.name, error=str(error))
-        for partition in list(self._next):
+        for partition in list(self._reading.next):
             self._release(partition)
         self._drop_payloads()
         self._writer.discard()
@@ -354,7 +364,7 @@ class _Session:
             old = now - self._begun >= self._settings.commit_interval_ms / 1000
             if full or old or not taken:
                 self._commit()
-                self._refetch()
+                self._reading.refetch()
                 committed = True
         elif not taken:
             self._stage.progressed = now
@@ -362,7 +372,7 @@ class _Session:
             self._measure(now)
             self._check_topic()
             self._expire(now)
-            self._refetch()
+            self._reading.refetch()
         return committed
 
     def _fetch(self, patience: float) -> list[kafka.Consumed]:
@@ -374,7 +384,7 @@ class _Session:
         messages = self._reader.fetch(self._settings.fetch_records, patience)
         if rewinds == self._rewinds:
             return messages
-        for partition, following in self._next.items():
+        for partition, following in self._reading.next.items():
             self._reader.seek(self._topic, partition, following)
         return []
 
@@ -382,23 +392,25 @@ class _Session:
         """Assemble, transform and send; returns how many messages were taken, ends and errors not counted."""
         assert self._out is not None
         batch: list[Message] = []
-        following, last_ms = self._next, self._last_ms
+        reading = self._reading
+        following, last_ms = reading.next, reading.last_ms  # kept here as Reading.note does, without its calls
         taken = size = skip = 0
         current = -1  # messages come in runs of one partition, mostly with the same headers
         plain: RawHeaders = NO_HEADERS  # headers without a chunk
         for message in messages:
             error = message.error()
             if error is not None:
-                self._told(message, error)
-                current = -1  # it may have been the partition's end
+                if is_end(error, self._stage.name):
+                    reading.ended(message.partition())
+                    current = -1
                 continue
             partition = message.partition()
             if partition != current:
                 if partition not in following:
                     continue
                 current = partition
-                skip = self._skip.get(partition, 0)
-                self._at_end.pop(partition, None)
+                skip = reading.delivered.get(partition, 0)
+                reading.at_end.pop(partition, None)
             offset, value = message.offset(), message.value() or b""
             timestamp = last_ms[partition] = message.timestamp()[1]
             following[partition] = offset + 1
@@ -407,10 +419,10 @@ class _Session:
             headers = message.headers() or NO_HEADERS
             if headers == plain:
                 headers = plain  # the same object, so that a transform need not compare again
-            elif not any(name == H_CHUNK for name, _ in headers):
+            elif not is_chunk(headers):
                 plain = headers
             else:
-                for result in self._assembler.feed(partition, offset, timestamp, message.key(), value, headers):
+                for result in reading.feed(message, headers):
                     self._arrived(result, batch)
                 continue
             if offset >= skip:
@@ -444,49 +456,13 @@ class _Session:
 
     def _poison(self, found: Poisoned) -> None:
         assert self._out is not None
-        self._out.dead_letter(
-            DeadLetter(
-                value=found.value,
-                reason=found.reason,
-                detail=found.detail,
-                stage=self._stage.name,
-                topic=self._topic,
-                partition=found.partition,
-                offset=found.offset,
-                index=0,
-                record_id=f"{self._topic_id}-{found.partition}-{found.offset}-0",
-                time=timestamp_of(time.time_ns()),
-                key=found.key,
-                headers=found.headers,
-            )
-        )
-
-    def _told(self, message: kafka.Consumed, error: kafka.ClientError) -> None:
-        if error.code() == kafka.PARTITION_EOF:
-            self._at_end.setdefault(message.partition(), time.monotonic())
-        elif error.fatal():
-            raise FencedError(f"consumer: {error.str()}")
-        elif error.code() not in kafka.TRANSIENT:
-            metrics.ERRORS.labels(self._stage.name, "kafka").inc()
-            log.warning("consumer error", stage=self._stage.name, error=error.str())
-
-    def _refetch(self) -> None:
-        """Go back for messages that the spool had no room for; plain ones on the way were delivered already."""
-        for partition, following in list(self._next.items()):
-            wanted = self._assembler.refetch(partition, following)
-            if wanted is not None:
-                self._skip[partition] = max(self._skip[partition], following)
-                self._at_end.pop(partition, None)
-                self._reader.seek(self._topic, partition, wanted.offset)
+        self._out.dead_letter(poisoned_letter(found, self._stage.name, self._topic, self._topic_id))
 
     def _expire(self, now: float) -> None:
         """End chunked messages whose rest never came."""
-        for partition, last_ms in list(self._last_ms.items()):
-            since = self._at_end.get(partition)
-            idle_ms = None if since is None else int((now - since) * 1000)
-            for poisoned in self._assembler.expire(partition, last_ms, idle_ms):
-                self._begin()
-                self._poison(poisoned)
+        for poisoned in self._reading.expire(now):
+            self._begin()
+            self._poison(poisoned)
 
     # transactions
 
@@ -498,11 +474,8 @@ class _Session:
         for partition, key, value in self._transform.changed():
             self._writer.send(self._state_topic, value, key, partition)
         moved = {}
-        for partition, following in self._next.items():
-            place = (
-                self._assembler.safe_offset(partition, following),
-                self._assembler.watermark(partition, max(following, self._skip[partition])),
-            )
+        for partition in self._reading.next:
+            place = self._reading.place(partition)
             if place != self._committed.get(partition):
                 moved[partition] = place
         positions = {
@@ -525,12 +498,11 @@ class _Session:
             self._out.clear()
         self._drop_payloads()
         self._records = self._messages = self._bytes = 0
-        partitions = list(self._next)
+        partitions = list(self._reading.next)
         for partition in partitions:
             offset, watermark = self._committed[partition]
             self._transform.forget(partition)
-            self._assembler.drop(partition)
-            self._start_at(partition, offset, watermark)
+            self._reading.begin(partition, offset, watermark)
         self._restore(partitions)
         for partition in partitions:
             self._reader.seek(self._topic, partition, self._committed[partition][0])
@@ -553,10 +525,10 @@ class _Session:
         for partition in partitions:
             start = starts[self._topic, partition]
             self._committed[partition] = self._place(partition, committed.get(partition), start)
-            self._start_at(partition, *self._committed[partition])
+            self._reading.begin(partition, *self._committed[partition])
         self._restore(partitions)
-        self._stage.assigned = set(self._next)
-        log.info("partitions assigned", stage=self._stage.name, partitions=sorted(self._next))
+        self._stage.assigned = set(self._reading.next)
+        log.info("partitions assigned", stage=self._stage.name, partitions=sorted(self._reading.next))
         return {partition: self._committed[partition][0] for partition in partitions}
 
     def _place(self, partition: int, committed: Position | None, start: int) -> tuple[int, Watermark]:
@@ -580,14 +552,8 @@ class _Session:
             topic_id = self._topics.ids([self._topic], patience=1.0)[self._topic]
         except KafkaUnavailableError:
             return  # the watch tells of that
-        if self._next and topic_id != self._topic_id:
+        if self._reading.next and topic_id != self._topic_id:
             raise KafkaUnavailableError(f"{self._topic} was made anew")
-
-    def _start_at(self, partition: int, offset: int, watermark: Watermark) -> None:
-        self._next[partition] = max(offset, 0)
-        self._skip[partition] = watermark.offset
-        self._at_end.pop(partition, None)
-        self._assembler.restore(partition, watermark)
 
     def _restore(self, partitions: Sequence[int]) -> None:
         """Give the transform its state back: the last value of each key, in the order of the last changes."""
@@ -631,12 +597,11 @@ class _Session:
     def _give_up(self, partitions: Sequence[int]) -> None:
         for partition in partitions:
             self._release(partition)
-        self._stage.assigned = set(self._next)
+        self._stage.assigned = set(self._reading.next)
 
     def _release(self, partition: int) -> None:
-        for known in (self._next, self._committed, self._skip, self._last_ms, self._at_end):
-            known.pop(partition, None)
-        self._assembler.drop(partition)
+        self._reading.release(partition)
+        self._committed.pop(partition, None)
         self._transform.forget(partition)
 
     # measures
@@ -658,24 +623,9 @@ class _Session:
 
     def _measure(self, now: float) -> None:
         self._measured = now
-        name, topic = self._stage.name, self._stage.reads
-        behind = 0
-        oldest = 0.0
-        for partition, following in self._next.items():
-            if partition in self._at_end:
-                continue
-            end = self._reader.end(self._topic, partition)
-            if end > following:
-                behind += end - following
-                if partition in self._last_ms:
-                    oldest = max(oldest, time.time() - self._last_ms[partition] / 1000)
-        metrics.LAG_RECORDS.labels(name, topic).set(behind)
-        metrics.LAG_SECONDS.labels(name, topic).set(oldest)
-        metrics.ASSIGNED_PARTITIONS.labels(name).set(len(self._next))
-        metrics.CHUNK_OPEN.labels(name).set(self._assembler.open)
-        for result in ("complete", "poisoned", "dropped"):
-            total = getattr(self._assembler, result)
-            metrics.CHUNK_ASSEMBLIES.labels(name, result).inc(total - self._assemblies[result])
-            self._assemblies[result] = total
+        name = self._stage.name
+        behind = self._reading.measure()
+        metrics.ASSIGNED_PARTITIONS.labels(name).set(len(self._reading.next))
+        metrics.CHUNK_OPEN.labels(name).set(self._reading.assembler.open)
         if not self._writer.open and not behind:
             metrics.LAST_PROGRESS.labels(name).set_to_current_time()

@@ -3,7 +3,6 @@
 message -> is it a repeated push? -> frame -> entries -> standardize -> standardized-logs | dead-letters
 """
 
-import time
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
@@ -193,21 +192,16 @@ class Standardization:
     ) -> None:
         assert self._out is not None
         self._out.dead_letter(
-            DeadLetter(
-                value=value,
-                reason=reason,
-                detail=detail,
+            DeadLetter.of(
+                message,
+                record_id,
                 stage=STAGE,
                 topic=self._topic,
-                partition=message.partition,
-                offset=message.offset,
-                index=int(record_id.rpartition("-")[2]),  # a list of them beside the others would cost every entry
-                record_id=record_id,
-                time=timestamp_of(time.time_ns()),
+                reason=reason,
+                detail=detail,
+                value=value,
                 run_id=arrival.run_id,
                 origin=arrival.origin,
-                key=message.key,
-                headers=tuple(message.headers),
             )
         )
 

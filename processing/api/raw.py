@@ -12,13 +12,13 @@ from fastapi.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from shared import kafka
-from shared.chunking import Assembler, Payload, Poisoned, Watermark
+from shared.chunking import Assembler, Payload, Poisoned, Watermark, is_chunk
 from shared.config import Settings
 from shared.errors import KafkaUnavailableError
 from shared.frames import entries
 from shared.service import Problem, ProblemError
 from shared.spool import Spool
-from shared.topics import H_CHUNK, H_CONTENT_TYPE, RAW_LOGS
+from shared.topics import H_CONTENT_TYPE, RAW_LOGS
 
 _RECORD_ID: Final = re.compile(r"([0-9a-f]{8})-(\d{1,5})-(\d{1,19})-(\d{1,9})")
 _PIECE: Final = 1024 * 1024
@@ -84,7 +84,7 @@ def _answer(settings: Settings, spool: Spool, place: tuple[str, int], offset: in
         headers = message.headers() or []
         kind = dict(headers).get(H_CONTENT_TYPE)
         content_type = kind.decode(errors="replace") if kind else None
-        if any(name == H_CHUNK for name, _ in headers):
+        if is_chunk(headers):
             if index != 0:
                 raise ProblemError(404, "No such record", f"the message at offset {offset} is one entry, in chunks")
             return PayloadResponse(_assembled(settings, spool, message, messages), content_type)
@@ -118,7 +118,7 @@ def _assembled(settings: Settings, spool: Spool, head: kafka.Consumed, rest: Ite
     try:
         for message in chain([head], rest):
             headers = message.headers() or []
-            if not any(name == H_CHUNK for name, _ in headers):
+            if not is_chunk(headers):
                 continue
             for result in assembler.feed(
                 partition, message.offset(), message.timestamp()[1], message.key(), message.value(), headers

@@ -6,14 +6,16 @@ from collections import Counter
 import msgspec
 import pytest
 
-from benchmarks import preparation
-from benchmarks.bench import MEASURES, chosen
+from benchmarks import loss, preparation
+from benchmarks.bench import MEASURES, NAMED, chosen
 from benchmarks.beside import PEERS, Peer
 from benchmarks.comparison import RATIOS, SIDE_BY_SIDE, comparison
 from benchmarks.entries import SIZE, frames, generate
 from benchmarks.figures import Target, percentile
+from benchmarks.growth import Step, verdict
 from benchmarks.kafka_probe import Appended
 from standardization.standardize import Standardizer
+from tests.integration.stack import SERVICES
 from tests.standardizing import standardized
 
 
@@ -97,3 +99,30 @@ def test_every_peer_has_its_program_and_its_environment() -> None:
     environments = {each.environment for each in PEERS if each.environment}
     assert environments == set(preparation.IN_PYTHON)
     assert all((preparation.PEERS / f"{each.module}.py").is_file() for each in PEERS if each.module)
+
+
+def test_a_share_of_the_ceiling_is_taken_turn_by_turn_and_a_fifth_of_it_may_not_be_lost() -> None:
+    def runs(*rates: float) -> list[dict[str, float | None]]:
+        return [{"rate_per_cpu_second": rate} for rate in rates]
+
+    found = {"ceiling": runs(400, 200, 300), "stage-1": runs(100, 50, 90)}  # the machine was half as fast once
+    assert loss.shares(found) == {"stage-1": pytest.approx(0.25)}
+    assert loss.verdict({"stage-1": 0.25}, {"stage-1": 0.30})[1]
+    table, kept = loss.verdict({"stage-1": 0.23}, {"stage-1": 0.30})
+    assert not kept
+    assert "| stage-1 | 0.230 | 0.300 | 77%, at least 80% | **fail** |" in table
+
+
+def test_every_stored_share_is_of_something_that_can_be_measured() -> None:
+    assert set(loss.stored()) <= set(NAMED)
+
+
+def test_growth_is_that_of_the_last_million_over_the_second_for_the_first_warms_up() -> None:
+    def step(number: int, cost: float, memory: float) -> Step:
+        own = dict.fromkeys(SERVICES, memory)
+        return Step(number * 10**6, 50_000.0, {"ingestion": 1.0, "kafka": cost - 1}, own, 1.0)
+
+    kept = verdict([step(1, 40, 50), step(2, 20, 100), step(3, 21.9, 109)])
+    assert [(round(growth, 3), good) for _, growth, _, good in kept] == [(0.095, True), *[(0.09, True)] * 3]
+    lost = verdict([step(1, 40, 50), step(2, 20, 100), step(3, 22.1, 111)])
+    assert [good for _, _, _, good in lost] == [False] * 4

@@ -1,0 +1,181 @@
+"""Reading: a consumer that reports the ends of partitions, and two ways to read without being in a group."""
+
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Final, NamedTuple, cast
+
+from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaException, TopicPartition
+
+from shared.config import MIB, Settings
+from shared.errors import KafkaUnavailableError
+from shared.kafka.client import PARTITION_EOF, Consumed, Place, Position, cause_of, common
+from shared.kafka.topics import Topics
+
+READ_S: Final = 30.0  # the longest that a partition may give nothing before its end
+
+
+class Reader:
+    """A read_committed consumer that commits nothing by itself and reports the end of each partition.
+
+    Its small prefetch with a short back-off is what measured fastest: the default idles a second at its limit.
+    """
+
+    def __init__(self, settings: Settings, client: str, group: str, *, subscribes: bool) -> None:
+        config = common(settings, client) | {
+            "group.id": settings.topic(group),
+            "enable.auto.commit": False,
+            "enable.auto.offset.store": False,
+            "enable.partition.eof": True,
+            "auto.offset.reset": "earliest",
+            "isolation.level": "read_committed",
+            "fetch.queue.backoff.ms": 5,
+            "fetch.error.backoff.ms": 100,
+            "fetch.wait.max.ms": 100,
+            "queued.max.messages.kbytes": 2_048,
+            "fetch.message.max.bytes": MIB,
+            "max.poll.interval.ms": 300_000,
+        }
+        if subscribes and settings.kafka_group_protocol == "consumer":
+            config["group.protocol"] = "consumer"
+        elif subscribes:
+            config["session.timeout.ms"] = settings.kafka_session_timeout_ms
+            config["heartbeat.interval.ms"] = settings.kafka_session_timeout_ms // 3
+            config["partition.assignment.strategy"] = "cooperative-sticky"
+        self._consumer = Consumer(config)
+
+    def fetch(self, limit: int, patience: float) -> list[Consumed]:
+        """What is there, up to `limit` messages; when nothing is, what comes within `patience` seconds.
+
+        The client's own consume(n, t) waits for n messages or for the whole of t: so it is asked without waiting.
+        """
+        there = self._consumer.consume(limit, 0.0)
+        if not there and (first := self._consumer.poll(patience)) is not None:
+            there = [first, *self._consumer.consume(limit, 0.0)]
+        return cast(list[Consumed], there)
+
+    def subscribe(
+        self,
+        topic: str,
+        assigned: Callable[[list[int]], Mapping[int, int]],
+        revoked: Callable[[list[int]], None],
+        lost: Callable[[list[int]], None],
+    ) -> None:
+        """Join the group. `assigned` answers with the offset that each new partition is read from."""
+
+        def on_assign(consumer: Consumer, found: list[TopicPartition]) -> None:
+            begins = assigned([tp.partition for tp in found])
+            consumer.incremental_assign([TopicPartition(topic, *begin) for begin in begins.items()])
+
+        self._consumer.subscribe(
+            [topic],
+            on_assign=on_assign,
+            on_revoke=lambda _, gone: revoked([tp.partition for tp in gone]),
+            on_lost=lambda _, gone: lost([tp.partition for tp in gone]),
+        )
+
+    def assign(self, places: Mapping[Place, int]) -> None:
+        """Read these partitions, each from its offset, without a group."""
+        self._consumer.assign([TopicPartition(*place, offset) for place, offset in places.items()])
+
+    def seek(self, topic: str, partition: int, offset: int) -> None:
+        self._consumer.seek(TopicPartition(topic, partition, offset))
+
+    def committed(self, topic: str, partitions: Sequence[int]) -> dict[int, Position]:
+        """What the group has committed; a partition without is left out. Waits for offsets of open transactions."""
+        try:
+            found = self._consumer.committed([TopicPartition(topic, partition) for partition in partitions], 30.0)
+        except KafkaException as error:
+            raise KafkaUnavailableError(f"committed offsets of {topic}: {cause_of(error).str()}") from error
+        return {tp.partition: Position(tp.offset, tp.metadata) for tp in found if tp.offset >= 0}
+
+    def end(self, topic: str, partition: int) -> int:
+        """The end offset as of the last fetch; -1001 before the first."""
+        return self._consumer.get_watermark_offsets(TopicPartition(topic, partition), cached=True)[1]
+
+    def group(self) -> Any:
+        """The group's metadata of this moment, for a transaction; it goes stale with the next rebalance."""
+        return self._consumer.consumer_group_metadata()
+
+    def tell(self, positions: Mapping[Place, int]) -> None:
+        """Commit offsets outside of any transaction, without waiting: for the eyes of lag tools."""
+        self._consumer.commit(
+            offsets=[TopicPartition(*place, offset) for place, offset in positions.items()], asynchronous=True
+        )
+
+    def close(self) -> None:
+        """Leave the group; `revoked` is called for what is held. It can't be used after that."""
+        self._consumer.close()
+        del self._consumer  # it holds the callbacks, and they their owner: threads and sockets go now, not with the gc
+
+
+def read_to_end(
+    settings: Settings, topics: Topics, places: Sequence[Place], stopping: threading.Event
+) -> Iterator[Consumed]:
+    """Every committed message of these partitions up to the end they have now.
+
+    Waits for transactions that are open below that end: what they commit belongs to it.
+    Raises KafkaUnavailableError when nothing comes for READ_S, or when told to stop.
+    """
+    behind = {place: end for place, end in topics.ends(places).items() if end > 0}
+    if not behind:
+        return
+    reader = Reader(settings, "state-reader", "state-reader", subscribes=False)
+    try:
+        reader.assign(dict.fromkeys(behind, OFFSET_BEGINNING))
+        until = time.monotonic() + READ_S
+        while behind:
+            if stopping.is_set() or time.monotonic() > until:
+                raise KafkaUnavailableError(f"could not read {sorted(behind)} to their end")
+            for message in reader.fetch(1_000, 0.1):
+                error = message.error()
+                if error is None:
+                    until = time.monotonic() + READ_S
+                    yield message
+                elif error.code() == PARTITION_EOF:
+                    place = (message.topic(), message.partition())
+                    if message.offset() >= behind.get(place, 0):
+                        behind.pop(place, None)
+                elif error.fatal():
+                    raise KafkaUnavailableError(f"reading state: {error.str()}")
+    finally:
+        reader.close()
+
+
+class First(NamedTuple):
+    """What a reader gets first from a place: the message at `offset`, or nothing up to there."""
+
+    offset: int
+    timestamp_ms: int | None
+
+
+def first_messages(
+    settings: Settings, client: str, places: Mapping[Place, int], patience: float, stopping: threading.Event
+) -> dict[Place, First]:
+    """What a reader of each place would get first, from this offset on. A place that does not answer is left out.
+
+    Markers of transactions and what was aborted take offsets, too, but no reader ever gets them.
+    """
+    found: dict[Place, First] = {}
+    reader = Reader(settings, client, client, subscribes=False)
+    try:
+        waiting = dict(places)
+        reader.assign(waiting)
+        until = time.monotonic() + patience
+        while waiting and time.monotonic() < until and not stopping.is_set():
+            before = len(waiting)
+            for message in reader.fetch(1_000, 0.1):
+                place = (message.topic(), message.partition())
+                error = message.error()
+                if place in waiting and error is None:
+                    found[place] = First(message.offset(), message.timestamp()[1])
+                elif place in waiting and error is not None and error.code() == PARTITION_EOF:
+                    found[place] = First(message.offset(), None)
+                else:
+                    continue
+                del waiting[place]
+            if waiting and len(waiting) < before:
+                reader.assign(waiting)  # what has answered is not read on
+    finally:
+        reader.close()
+    return found

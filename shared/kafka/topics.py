@@ -1,0 +1,138 @@
+"""What the cluster knows of our topics: their ids, partitions and offsets; and making them."""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final
+
+from confluent_kafka import (
+    ConsumerGroupTopicPartitions,
+    IsolationLevel,
+    KafkaError,
+    KafkaException,
+    TopicCollection,
+    TopicPartition,
+)
+from confluent_kafka.admin import AdminClient
+from confluent_kafka.admin._listoffsets import OffsetSpec
+from confluent_kafka.cimpl import NewTopic
+
+from shared.config import Settings
+from shared.errors import KafkaUnavailableError
+from shared.kafka.client import Place, cause_of, common
+from shared.topics import specs
+
+_SOON: Final = {  # a broker that was asked a moment too early
+    KafkaError.NOT_LEADER_FOR_PARTITION,
+    KafkaError.LEADER_NOT_AVAILABLE,
+    KafkaError.UNKNOWN_TOPIC_OR_PART,
+    KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
+    KafkaError.COORDINATOR_NOT_AVAILABLE,
+    KafkaError.NOT_COORDINATOR,
+}
+
+
+class Topics:
+    """What the cluster knows of our topics."""
+
+    def __init__(self, settings: Settings, client: str) -> None:
+        self._settings = settings
+        self._admin = AdminClient(common(settings, f"{client}-admin"))
+
+    def ids(self, names: Sequence[str], patience: float = 10.0) -> dict[str, str]:
+        """The first 8 hex digits of each topic's id. Raises KafkaUnavailableError after so many seconds."""
+        described = self._describe(names, patience)
+        return {
+            name: f"{described[name].topic_id.get_most_significant_bits() >> 32 & 0xFFFFFFFF:08x}" for name in names
+        }
+
+    def partitions(self, names: Sequence[str], patience: float = 10.0) -> dict[str, int]:
+        """How many partitions each topic has."""
+        described = self._describe(names, patience)
+        return {name: len(described[name].partitions) for name in names}
+
+    def ends(self, places: Sequence[Place], patience: float = 10.0, *, stable: bool = False) -> dict[Place, int]:
+        """The end offset of each partition: open transactions included, or `stable`, what a reader gets up to."""
+        latest = OffsetSpec.latest()  # type: ignore[no-untyped-call]  # the client left it untyped
+        return self._offsets(places, latest, patience, stable=stable)
+
+    def starts(self, places: Sequence[Place], patience: float = 10.0) -> dict[Place, int]:
+        """The first offset that each partition still holds."""
+        return self._offsets(places, OffsetSpec.earliest(), patience)  # type: ignore[no-untyped-call]  # likewise
+
+    def committed(self, group: str, patience: float) -> dict[Place, int]:
+        """What a group, by our name of it, has committed, whether anybody is in it or not. Waits for no transaction."""
+        name = self._settings.topic(group)
+        asked = [ConsumerGroupTopicPartitions(name)]
+        found = _answers(
+            lambda: self._admin.list_consumer_group_offsets(asked, request_timeout=patience),
+            f"offsets of group {name}",
+            patience,
+        )
+        return {(tp.topic, tp.partition): tp.offset for tp in found[name].topic_partitions if tp.offset >= 0}
+
+    def create(self) -> list[str]:
+        """Create the topics that are missing, with explicit settings; returns the names of those created."""
+        wanted = [
+            NewTopic(
+                self._settings.topic(spec.name),
+                num_partitions=spec.partitions,
+                replication_factor=self._settings.replication_factor,
+                config=spec.config,
+            )
+            for spec in specs(self._settings.partitions, self._settings.retention_hours)
+        ]
+        made: list[str] = []
+        for name, future in self._admin.create_topics(wanted, request_timeout=10.0).items():
+            try:
+                future.result()
+                made.append(name)
+            except KafkaException as error:
+                if cause_of(error).code() != KafkaError.TOPIC_ALREADY_EXISTS:
+                    raise KafkaUnavailableError(f"create {name}: {cause_of(error).str()}") from error
+        return made
+
+    def delete(self, names: Sequence[str]) -> None:
+        """Delete these topics, by our names of them."""
+        for future in self._admin.delete_topics([self._settings.topic(name) for name in names]).values():
+            future.result()
+
+    def reachable(self, timeout: float) -> bool:
+        """Whether a broker answers within this many seconds."""
+        try:
+            self._admin.list_topics(self._settings.topic(specs(1, 1)[0].name), timeout=timeout)
+        except KafkaException:
+            return False
+        return True
+
+    def _describe(self, names: Sequence[str], patience: float) -> dict[str, Any]:
+        asked = TopicCollection(list(names))
+        return _answers(
+            lambda: self._admin.describe_topics(asked, request_timeout=patience), "describe topics", patience
+        )
+
+    def _offsets(
+        self, places: Sequence[Place], which: OffsetSpec, patience: float, *, stable: bool = False
+    ) -> dict[Place, int]:
+        if not places:
+            return {}
+        asked = {TopicPartition(topic, partition): which for topic, partition in places}
+        level = IsolationLevel.READ_COMMITTED if stable else IsolationLevel.READ_UNCOMMITTED
+        found = _answers(
+            lambda: self._admin.list_offsets(asked, isolation_level=level, request_timeout=patience),
+            "list offsets",
+            patience,
+        )
+        return {(tp.topic, tp.partition): info.offset for tp, info in found.items()}
+
+
+def _answers(ask: Callable[[], Mapping[Any, Any]], what: str, patience: float) -> dict[Any, Any]:
+    """The results of an admin call, asked again while a broker says that it will know soon."""
+    until = time.monotonic() + patience
+    while True:
+        try:
+            return {key: future.result() for key, future in ask().items()}
+        except KafkaException as error:
+            cause = cause_of(error)
+            if cause.code() not in _SOON or time.monotonic() > until:
+                raise KafkaUnavailableError(f"{what}: {cause.str()}") from error
+            time.sleep(0.05)
