@@ -7,8 +7,8 @@ NATIVE := $(BIN)/python -m native
 PYTEST := $(BIN)/pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help run up down ingest summary health status logs clean doctor test coverage check lint dashboards openapi-gen bench \
-	bench-loss bench-growth bench-peers bench-peers-prepare \
+.PHONY: help run up down backup restore rebuild grow ingest summary health status logs clean doctor test coverage \
+	check lint dashboards openapi-gen bench bench-loss bench-growth bench-peers bench-peers-prepare \
 	system-tests system-tests-quick system-tests-performance lock docker-build docker-push e2e-compose
 
 help: ## This list
@@ -24,6 +24,18 @@ up: $(VENV)/runtime ## Start everything in the background; ingests nothing
 
 down: $(VENV)/runtime ## Stop everything, sources first, Kafka last
 	@$(NATIVE) down
+
+backup: $(VENV)/runtime ## Save the store and the state while all is running, into BACKUP=folder
+	@$(NATIVE) backup $(BACKUP)
+
+restore: $(VENV)/runtime ## Start with the backup BACKUP=folder; the stack is down, its store empty
+	@$(NATIVE) restore $(BACKUP)
+
+rebuild: $(VENV)/runtime ## Build the store anew from the topics; CONFIRM=--confirm loses what they don't hold any more
+	@$(NATIVE) rebuild $(CONFIRM)
+
+grow: $(VENV)/runtime ## Give every topic PARTITIONS=24 partitions, with all state; stops and starts the stack
+	@PARTITIONS=$(PARTITIONS) $(NATIVE) grow $(PARTITIONS)
 
 ingest: $(VENV)/runtime ## Ingest logs.json, or FILE=name, and show the receipt
 	@$(NATIVE) ingest $(FILE)
