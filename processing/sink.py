@@ -164,6 +164,7 @@ class _Session:
         ids = self._topics.ids(full)
         self._ids = {self._names[name]: topic_id for name, topic_id in ids.items()}
         counts = self._topics.partitions(full)
+        self._topics.refuse_compacted(full)
         return [Place(self._names[name], ids[name], partition) for name in full for partition in range(counts[name])]
 
     def _assign(self, places: list[Place]) -> None:

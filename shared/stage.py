@@ -343,6 +343,7 @@ class _Session:
         while not stopping.is_set():
             try:
                 counts = self._topics.partitions(list(names.values()))
+                self._topics.refuse_compacted([self._topic])
             except KafkaUnavailableError as error:
                 log.warning("waiting for the topics", stage=self._stage.name, error=str(error))
                 stopping.wait(1.0)

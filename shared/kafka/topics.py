@@ -13,7 +13,9 @@ from confluent_kafka import (
     TopicPartition,
 )
 from confluent_kafka.admin import AdminClient
+from confluent_kafka.admin._config import ConfigResource
 from confluent_kafka.admin._listoffsets import OffsetSpec
+from confluent_kafka.admin._resource import ResourceType
 from confluent_kafka.cimpl import NewPartitions, NewTopic
 
 from shared.config import Settings
@@ -52,6 +54,24 @@ class Topics:
         """How many partitions each topic has."""
         described = self._describe(names, patience)
         return {name: len(described[name].partitions) for name in names}
+
+    def refuse_compacted(self, names: Sequence[str], patience: float = 10.0) -> None:
+        """Raises ConfigurationError where one of these topics is compacted.
+
+        All chunks of a message have its key, so compaction would leave the last of them alone.
+        """
+        asked = [ConfigResource(ResourceType.TOPIC, name) for name in names]
+        found = _answers(
+            lambda: self._admin.describe_configs(asked, request_timeout=patience), "describe configs", patience
+        )
+        for topic, config in found.items():
+            policy = config["cleanup.policy"].value
+            if "compact" in policy:
+                raise ConfigurationError(
+                    f"topic {topic.name} has cleanup.policy={policy}, which removes all but the last chunk of a large "
+                    "message, and all but the last entry of a key; set it to delete: kafka-configs.sh --alter "
+                    f"--entity-type topics --entity-name {topic.name} --add-config cleanup.policy=delete"
+                )
 
     def ends(self, places: Sequence[Place], patience: float = 10.0, *, stable: bool = False) -> dict[Place, int]:
         """The end offset of each partition: open transactions included, or `stable`, what a reader gets up to."""
