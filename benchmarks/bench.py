@@ -30,7 +30,7 @@ from benchmarks.machine import describe
 from benchmarks.rig import Rig
 from benchmarks.scale_out import ScaleOut
 from benchmarks.standardization_stage import StandardizationStage
-from benchmarks.whole_chain import Burst, LargeEntry, LoneEntry
+from benchmarks.whole_chain import Burst, LargeEntry, LoneEntry, LoneEntryUnderLoad
 from native.kafka import prepare_jars
 from tests.integration.stack import ROOT
 
@@ -44,7 +44,9 @@ MEASURES: Final[Sequence[Measure]] = (
     Chunks(),
 )
 REPLICAS: Final[Sequence[Measure]] = (ScaleOut(1), ScaleOut(2), ScaleOut(4))
-NAMED: Final[Mapping[str, Measure]] = {each.name: each for each in (*SIDE_BY_SIDE, *MEASURES, *REPLICAS)}
+NAMED: Final[Mapping[str, Measure]] = {
+    each.name: each for each in (*SIDE_BY_SIDE, *MEASURES, *REPLICAS, LoneEntryUnderLoad())
+}
 BESIDE: Final = "peers"  # in `--only`: our stage in all its forms, and its peers
 
 
