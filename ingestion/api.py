@@ -21,6 +21,7 @@ from ingestion.ingest import (
     EntryTooLargeError,
     Ingest,
     Push,
+    Shape,
     new_run_id,
     run_id_of,
     shape_of,
@@ -37,6 +38,7 @@ from shared.topics import NDJSON
 
 log = logs.logger("ingestion.api")
 
+CSV = "text/csv"
 _TYPES = {
     JSON: True,
     NDJSON: False,
@@ -168,7 +170,8 @@ def router(settings: Settings, ingest: Ingest, spool: Spool, kafka_reachable: Ca
         str,
         Query(
             description="Name of a file under the ingest folder. A .json holds an array or one object; .ndjson, .jsonl "
-            "and .log hold lines; any other is an array where it begins with '[', else lines.",
+            "and .log hold lines, a .csv rows under a header; any other is an array where it begins with '[', else "
+            "lines.",
             max_length=1024,
         ),
     ]
@@ -192,6 +195,7 @@ def router(settings: Settings, ingest: Ingest, spool: Spool, kafka_reachable: Ca
                 "content": {
                     JSON: {"schema": {"oneOf": [{"type": "object"}, {"type": "array", "items": {}}]}},
                     NDJSON: {"schema": {"type": "string", "description": "One JSON object a line."}},
+                    CSV: {"schema": {"type": "string", "description": "A header, then one entry a row."}},
                 },
             }
         },
@@ -214,10 +218,12 @@ def router(settings: Settings, ingest: Ingest, spool: Spool, kafka_reachable: Ca
                 "body counts."
             ),
         ] = None,
-        content_type: Annotated[str | None, Header(description="application/json or application/x-ndjson.")] = None,
+        content_type: Annotated[
+            str | None, Header(description="application/json, application/x-ndjson or text/csv.")
+        ] = None,
     ) -> Accepted:
-        """Ingest a JSON object, an array of them, or NDJSON: all of it or nothing. Answers once Kafka has it."""
-        json = _json(content_type)
+        """Ingest a JSON object, an array of them, NDJSON or CSV: all of it or nothing. Answers once Kafka has it."""
+        kind = _kind(content_type)
         if request.headers.get("content-encoding", "identity") != "identity":
             raise ProblemError(415, "Unsupported encoding", "send the body without Content-Encoding")
         if idempotency_key is not None and not 0 < len(idempotency_key) <= _KEY_MAX:
@@ -228,7 +234,8 @@ def router(settings: Settings, ingest: Ingest, spool: Spool, kafka_reachable: Ca
         body = spool.create(_IN_MEMORY)
         try:
             await _receive(request, body, settings.body_max_bytes)
-            push = Push(body, shape_of(body, json=json), new_run_id(), source)
+            shape = Shape.CSV if kind == CSV else shape_of(body, json=_TYPES[kind])
+            push = Push(body, shape, new_run_id(), source)
         except BaseException:
             body.release()
             raise
@@ -276,16 +283,16 @@ def router(settings: Settings, ingest: Ingest, spool: Spool, kafka_reachable: Ca
     return routes
 
 
-def _json(content_type: str | None) -> bool:
+def _kind(content_type: str | None) -> str:
     kind = (content_type or "").partition(";")[0].strip().lower()
-    if kind in _TYPES:
-        return _TYPES[kind]
+    if kind in _TYPES or kind == CSV:
+        return kind
     raise ProblemError(
         415,
         "Unsupported media type",
-        f"Content-Type is {kind or 'missing'!r}; send application/json (an object or an array) or application/x-ndjson "
-        "(one object a line)",
-        {"Accept": f"{JSON}, {NDJSON}"},
+        f"Content-Type is {kind or 'missing'!r}; send application/json (an object or an array), application/x-ndjson "
+        "(one object a line) or text/csv (a header, then one entry a row)",
+        {"Accept": f"{JSON}, {NDJSON}, {CSV}"},
     )
 
 

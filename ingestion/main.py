@@ -5,6 +5,8 @@ HTTP, files > entries > frames > [transaction] > raw-logs, ingest-runs
 
 from ingestion.api import router
 from ingestion.ingest import STAGE, Ingest
+from ingestion.stream_routes import router as stream_router
+from ingestion.streams import Streams
 from shared import kafka, metrics
 from shared.config import Settings
 from shared.instance import Instance
@@ -25,14 +27,16 @@ def build(settings: Settings) -> Service:
     watch = kafka.Watch(settings, NAME)
     survey = Survey(settings, NAME, lambda: watch.reachable)
     ingest = Ingest(settings, instance.id)
+    streams = Streams(settings, instance.id)
     parts: list[Part] = [
         watch,
         Loop(survey.name, survey.run, list),
         Loop(ingest.small.name, ingest.small.run, ingest.small.problems),
         Loop(ingest.large.name, ingest.large.run, ingest.large.problems),
+        Loop(streams.name, streams.run, streams.problems),
     ]
     api = router(settings, ingest, spool, lambda: watch.reachable)
-    return Service(NAME, settings, settings.ingestion_port, parts, [api], __doc__ or "")
+    return Service(NAME, settings, settings.ingestion_port, parts, [api, stream_router(streams)], __doc__ or "")
 
 
 if __name__ == "__main__":

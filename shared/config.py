@@ -28,6 +28,12 @@ class Settings(BaseSettings):
     processing_url: str = Field(
         default="", description="Where ingestion asks for receipts; empty: http://127.0.0.1:PROCESSING_PORT."
     )
+    ingestion_url: str = Field(
+        default="", description="Where processing asks how ingestion is; empty: http://127.0.0.1:INGESTION_PORT."
+    )
+    standardization_url: str = Field(
+        default="", description="Likewise of standardization; empty: http://127.0.0.1:STANDARDIZATION_PORT."
+    )
     kafka_bootstrap: str = Field(
         default="127.0.0.1:9092", description="Kafka's bootstrap servers, host:port, comma-separated."
     )
@@ -117,6 +123,12 @@ class Settings(BaseSettings):
     # analytics
     source_labels: int = Field(
         default=200, ge=1, description="Sources that keep their own metric label; the rest are `other`."
+    )
+    gpu_host_labels: int = Field(
+        default=200, ge=1, description="GPU hosts that keep their own metric label; the rest are `other`."
+    )
+    gpu_labels: int = Field(
+        default=300, ge=0, description="GPUs that have metrics of their own; of the rest only their host's tell."
     )
     history_min: int = Field(
         default=8, ge=2, le=100, description="Successes before an operation is judged by its own history."

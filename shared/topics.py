@@ -10,6 +10,7 @@ PROCESSED_METRICS: Final = "processed-metrics"
 DEAD_LETTERS: Final = "dead-letters"
 DEAD_LETTER_EVENTS: Final = "dead-letter-events"
 INGEST_RUNS: Final = "ingest-runs"
+INGESTION_STATE: Final = "ingestion-state"
 STANDARDIZATION_STATE: Final = "standardization-state"
 PROCESSING_STATE: Final = "processing-state"
 CLOCK: Final = "clock"
@@ -47,6 +48,7 @@ class TopicSpec:
 
 def specs(partitions: int, retention_hours: int) -> list[TopicSpec]:
     """Every topic of the stack. State topics share the chain's partitioning: partition n's state is partition n's.
+    Ingestion's is no partition's: it holds the places of streams.
 
     The clock is no part of the chain: services write to it to be told the broker's time.
     """
@@ -81,6 +83,7 @@ def specs(partitions: int, retention_hours: int) -> list[TopicSpec]:
         TopicSpec(DEAD_LETTERS, partitions, flow),
         TopicSpec(DEAD_LETTER_EVENTS, partitions, events),
         TopicSpec(INGEST_RUNS, partitions, flow),
+        TopicSpec(INGESTION_STATE, 1, state),
         TopicSpec(STANDARDIZATION_STATE, partitions, state),
         TopicSpec(PROCESSING_STATE, partitions, state),
         TopicSpec(CLOCK, 1, clock),

@@ -14,7 +14,7 @@ from typing import Any, Final
 import msgspec
 
 from shared.errors import Reason
-from shared.records import Outcome, Record
+from shared.records import Outcome, Record, Sample
 from standardization.fields import NUMBER, ROLES, Leaf, assign, free_name, reader
 from standardization.refused import Refused, cut
 from standardization.values import Unreadable
@@ -68,8 +68,8 @@ def unmapped(
 
 # entry, record_id, arrival; raises Unreadable
 Mapper = Callable[[Any, str, Arrival], Record]
-# entries, their record_ids, their arrivals: the records of those that can be read, and the positions of the others
-BatchMapper = Callable[[Sequence[Any], Sequence[str], Sequence[Arrival]], tuple[list[Record], list[int]]]
+# entries, their record_ids, their arrivals: what those become that can be read, and the positions of the others
+BatchMapper = Callable[[Sequence[Any], Sequence[str], Sequence[Arrival]], tuple[list[Record | Sample], list[int]]]
 
 
 class Plan:

@@ -6,7 +6,7 @@ from typing import Final, NamedTuple
 import msgspec
 
 from shared.errors import Reason
-from shared.records import Record
+from shared.records import Record, Sample
 from shared.topics import NDJSON, series_key
 from standardization.cutting import fit
 from standardization.formats import text
@@ -15,7 +15,7 @@ from standardization.mapping import Arrival, unmapped
 from standardization.refused import Refused, not_utf8
 from standardization.values import Memo
 
-__all__ = ["Arrival", "Rejected", "Standardizer"]
+__all__ = ["Arrival", "Rejected", "Standardized", "Standardizer"]
 
 
 class Rejected(NamedTuple):
@@ -27,7 +27,16 @@ class Rejected(NamedTuple):
     value: bytes  # the original bytes
 
 
-EntriesReader = Callable[[Sequence[bytes], Sequence[str], Sequence[Arrival]], list[Record | Refused]]
+class Standardized(NamedTuple):
+    """What became of some entries, each list in their order; of a good one its key and its line."""
+
+    records: list[tuple[bytes, bytes]]  # by series
+    samples: list[tuple[bytes, bytes]]  # by GPU
+    rejected: list[Rejected]
+
+
+Found = Record | Sample | Refused
+EntriesReader = Callable[[Sequence[bytes], Sequence[str], Sequence[Arrival]], list[Found]]
 
 
 def _series_key(names: tuple[str, str]) -> bytes:
@@ -51,11 +60,11 @@ class Standardizer:
         lines: Sequence[bytes],
         record_ids: Sequence[str],
         arrivals: Sequence[Arrival],
-    ) -> tuple[list[tuple[bytes, bytes]], list[Rejected]]:
-        """The series key and the record's line of each good entry, in order, and the rejected ones.
+    ) -> Standardized:
+        """What becomes of these entries.
 
-        A line is one JSON object without LF, `record_id` first. Never raises, whatever the bytes are. The more entries
-        of one type in a call, the less each costs.
+        A line is one JSON object without LF; a record's has `record_id` first. Never raises, whatever the bytes are.
+        The more entries of one type in a call, the less each costs.
         """
         if lines and max(map(len, lines)) > self._parse_max_bytes:
             found = [
@@ -66,7 +75,8 @@ class Standardizer:
             ]
         else:
             found = self._readers[content_type](lines, record_ids, arrivals)
-        good: list[tuple[bytes, bytes]] = []
+        records: list[tuple[bytes, bytes]] = []
+        samples: list[tuple[bytes, bytes]] = []
         rejected: list[Rejected] = []
         encode, keys, limit = self._encode, self._keys, self._record_max_bytes
         for index, record in enumerate(found):
@@ -74,10 +84,13 @@ class Standardizer:
                 rejected.append(Rejected(index, record.reason, record.detail, lines[index]))
                 continue
             encoded = encode(record)
+            if isinstance(record, Sample):
+                samples.append((record.hw_id.encode(), encoded))
+                continue
             if len(encoded) > limit:
                 record, encoded = fit(record, len(lines[index]), limit)
-            good.append((keys[record.service_name, record.event_name], encoded))
-        return good, rejected
+            records.append((keys[record.service_name, record.event_name], encoded))
+        return Standardized(records, samples, rejected)
 
     def unparsed(self, size: int, record_id: str, arrival: Arrival) -> tuple[bytes, bytes]:
         """Key and line of an entry over parse_max_bytes, of which only the size is known: its bytes are on disk."""
@@ -97,7 +110,7 @@ class Standardizer:
 
     def _json_or_text(
         self, lines: Sequence[bytes], record_ids: Sequence[str], arrivals: Sequence[Arrival]
-    ) -> list[Record | Refused]:
+    ) -> list[Found]:
         """Entries of no stated type: JSON if it is JSON or begins as an object does, else text."""
         found = self._json.records(lines, record_ids, arrivals)
         for index, record in enumerate(found):
@@ -106,13 +119,11 @@ class Standardizer:
         return found
 
 
-def _text_records(
-    lines: Sequence[bytes], record_ids: Sequence[str], arrivals: Sequence[Arrival]
-) -> list[Record | Refused]:
+def _text_records(lines: Sequence[bytes], record_ids: Sequence[str], arrivals: Sequence[Arrival]) -> list[Found]:
     return list(map(_text_record, lines, record_ids, arrivals))
 
 
-def _text_record(line: bytes, record_id: str, arrival: Arrival) -> Record | Refused:
+def _text_record(line: bytes, record_id: str, arrival: Arrival) -> Found:
     try:
         return text.record_of(line.decode(), record_id, arrival)
     except UnicodeDecodeError as error:

@@ -13,10 +13,10 @@ from shared import metrics
 from shared.config import Settings
 from shared.errors import Reason
 from shared.frames import entries
-from shared.records import DeadLetter, timestamp_of
+from shared.records import DeadLetter, Kind, timestamp_of
 from shared.stage import NO_HEADERS, Message, Output, RawHeaders, Stream
 from shared.state import StateCodec
-from shared.topics import H_CONTENT_TYPE, H_ORIGIN, H_PUSH, H_RUN, H_SOURCE, RAW_LOGS, STANDARDIZED_LOGS
+from shared.topics import H_CONTENT_TYPE, H_KIND, H_ORIGIN, H_PUSH, H_RUN, H_SOURCE, RAW_LOGS, STANDARDIZED_LOGS
 from standardization.standardize import Arrival, Standardizer
 
 STAGE = "standardization"
@@ -98,12 +98,14 @@ class Standardization:
         self._topic = settings.topic(RAW_LOGS)
         self._standardizer = Standardizer(settings.parse_max_bytes, settings.record_max_bytes)
         self._pushes = PushMemory()
-        self._stream: Stream | None = None
+        self._records: Stream | None = None
+        self._samples: Stream | None = None
         self._out: Output | None = None
 
     def handle(self, messages: Sequence[Message], topic_id: str, out: Output) -> int:
         if out is not self._out:
-            self._out, self._stream = out, out.stream(STANDARDIZED_LOGS)
+            self._out, self._records = out, out.stream(STANDARDIZED_LOGS)
+            self._samples = out.stream(STANDARDIZED_LOGS, [(H_KIND, Kind.SAMPLE.encode())])
         batch = _Batch(None)
         count = 0
         named = _NOTHING
@@ -170,11 +172,14 @@ class Standardization:
         """
         for begin in range(0, len(batch.lines), _BATCH):
             piece = slice(begin, begin + _BATCH)
-            good, rejected = self._standardizer.entries(
+            found = self._standardizer.entries(
                 batch.content_type, batch.lines[piece], batch.record_ids[piece], batch.arrivals[piece]
             )
-            self._send(good)
-            for bad in rejected:
+            self._send(found.records)
+            if found.samples:
+                assert self._samples is not None
+                self._samples.add(found.samples)
+            for bad in found.rejected:
                 at = begin + bad.index
                 self._dead(
                     batch.messages[at], batch.record_ids[at], batch.arrivals[at], bad.reason, bad.detail, bad.value
@@ -182,8 +187,8 @@ class Standardization:
         return _Batch(content_type)
 
     def _send(self, records: Sequence[tuple[bytes, bytes]]) -> None:
-        assert self._stream is not None
-        self._stream.add(records)
+        assert self._records is not None
+        self._records.add(records)
 
     def _refuse(self, message: Message, place: str, arrival: Arrival, header: str) -> None:
         """A foreign producer's header that no record could carry: the message is one dead letter."""

@@ -8,6 +8,7 @@ from shared.topics import (
     CLOCK,
     GROUPS,
     H_CHUNK,
+    INGESTION_STATE,
     RAW_LOGS,
     STANDARDIZATION_STATE,
     STANDARDIZED_LOGS,
@@ -65,7 +66,7 @@ def test_topics_of_the_flow_stamp_their_own_time_and_are_not_compacted_while_sta
 
 
 def test_all_topics_of_the_chain_have_the_same_number_of_partitions() -> None:
-    assert {spec.partitions for spec in specs(5, 1) if spec.name != CLOCK} == {5}
+    assert {spec.partitions for spec in specs(5, 1) if spec.name not in (CLOCK, INGESTION_STATE)} == {5}
 
 
 def test_the_groups_are_those_of_the_stages_and_the_sink_and_read_what_these_read() -> None:
