@@ -56,6 +56,9 @@ DEAD_LETTERS = _counter("sluice_dead_letters_total", "Dead letters written, by r
 PUSHES_DEDUPLICATED = _counter(
     "sluice_push_attempts_dropped_total", "Messages of a push's attempt dropped, for another attempt came first."
 )
+TEXT_ENTRIES = _counter(
+    "sluice_text_entries_total", "Entries that are not JSON, by the format they were read in.", "format"
+)
 LAST_PROGRESS = _gauge(
     "sluice_last_progress_timestamp_seconds",
     "When the stage last committed or found nothing to do, Unix time.",

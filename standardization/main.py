@@ -12,6 +12,8 @@ from shared.spool import Spool
 from shared.stage import Stage
 from shared.survey import Survey
 from shared.topics import DEAD_LETTERS, RAW_LOGS, STANDARDIZATION_STATE, STANDARDIZED_LOGS
+from standardization import api
+from standardization.texts import FORMATS
 from standardization.transform import STAGE, Standardization
 
 NAME = "standardization"
@@ -24,6 +26,9 @@ def build(settings: Settings) -> Service:
     metrics.SPOOL_QUOTA.labels(NAME).set(settings.spool_max_bytes)
     metrics.touch(STAGE, Reason, [RAW_LOGS], [STANDARDIZED_LOGS, DEAD_LETTERS])
     metrics.PROCESSING_DURATION.labels(STAGE)
+    for form in FORMATS:
+        metrics.TEXT_ENTRIES.labels(form)
+    standardization = Standardization(settings)
     watch = kafka.Watch(settings, NAME)
     survey = Survey(settings, NAME, lambda: watch.reachable)
     stage = Stage(
@@ -32,12 +37,14 @@ def build(settings: Settings) -> Service:
         reads=RAW_LOGS,
         writes=[STANDARDIZED_LOGS],
         state=STANDARDIZATION_STATE,
-        transform=Standardization(settings),
+        transform=standardization,
         instance_id=instance.id,
         spool=spool,
     )
     parts: list[Part] = [watch, Loop(survey.name, survey.run, list), Loop(STAGE, stage.run, stage.problems)]
-    return Service(NAME, settings, settings.standardization_port, parts, [], __doc__ or "")
+    return Service(
+        NAME, settings, settings.standardization_port, parts, [api.router(standardization.templates)], __doc__ or ""
+    )
 
 
 if __name__ == "__main__":

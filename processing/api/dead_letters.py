@@ -6,10 +6,11 @@ from fastapi import APIRouter, Query
 from pydantic import BaseModel, Field
 
 from processing.api.filters import TimeQuery, Where
-from processing.api.paging import Listing, Page, newest
+from processing.api.paging import newest
 from processing.api.values import Instant, OptionalText
 from processing.store import Store
 from shared.errors import Reason
+from shared.paging import Listing, Page
 
 
 class DeadLetter(BaseModel):
