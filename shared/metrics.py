@@ -59,6 +59,7 @@ PUSHES_DEDUPLICATED = _counter(
 TEXT_ENTRIES = _counter(
     "sluice_text_entries_total", "Entries that are not JSON, by the format they were read in.", "format"
 )
+REDACTIONS = _counter("sluice_redactions_total", "Values taken out of records before they were written.", "rule")
 LAST_PROGRESS = _gauge(
     "sluice_last_progress_timestamp_seconds",
     "When the stage last committed or found nothing to do, Unix time.",

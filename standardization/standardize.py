@@ -12,6 +12,7 @@ from shared.topics import NDJSON, series_key
 from standardization.cutting import fit
 from standardization.formats.json import JsonEntries, NotJson
 from standardization.mapping import Arrival, unmapped
+from standardization.redaction import Redaction
 from standardization.refused import Refused
 from standardization.templates import TemplateMemory
 from standardization.texts import Texts
@@ -39,11 +40,18 @@ def _series_key(names: tuple[str, str]) -> bytes:
 class Standardizer:
     """Standardizes entries, remembering the shapes it has seen. For one thread."""
 
-    def __init__(self, parse_max_bytes: int, record_max_bytes: int, templates: TemplateMemory | None = None) -> None:
+    def __init__(
+        self,
+        parse_max_bytes: int,
+        record_max_bytes: int,
+        templates: TemplateMemory | None = None,
+        redaction: Redaction | None = None,
+    ) -> None:
         self._parse_max_bytes = parse_max_bytes
         self._record_max_bytes = record_max_bytes
         self._json = JsonEntries()
-        self._texts = Texts(self._json, templates or TemplateMemory())
+        self._texts = Texts(self._json, templates or TemplateMemory(), redaction)
+        self._redaction = redaction
         self._encode: Final = msgspec.json.Encoder().encode
         self._keys: Final = Memo(_series_key, 4096)
         self._readers: Final = Memo(self._reader, 64)
@@ -80,7 +88,18 @@ class Standardizer:
             if len(encoded) > limit:
                 record, encoded = fit(record, len(lines[index]), limit)
             good.append((keys[record.service_name, record.event_name], encoded))
+        if self._redaction is not None:
+            if suspects := self._redaction.suspects([line for _, line in good]):
+                self._redact(self._redaction, suspects, found, good)
+            rejected = [bad._replace(detail=self._redaction.text(bad.detail)) for bad in rejected]
         return good, rejected
+
+    def redactions(self) -> Counter[str]:
+        """How many values were redacted by which rule, since this was last called."""
+        if self._redaction is None:
+            return Counter()
+        counted, self._redaction.counted = self._redaction.counted, Counter()
+        return counted
 
     def formats(self) -> Counter[str]:
         """How many entries that are no JSON were read in which format, since this was last called."""
@@ -91,6 +110,21 @@ class Standardizer:
         """Key and line of an entry over parse_max_bytes, of which only the size is known: its bytes are on disk."""
         record, encoded = fit(self._unparsed_record(size, record_id, arrival), size, self._record_max_bytes)
         return self._keys[record.service_name, record.event_name], encoded
+
+    def _redact(
+        self,
+        redaction: Redaction,
+        suspects: Sequence[int],
+        found: Sequence[Record | Refused],
+        good: list[tuple[bytes, bytes]],
+    ) -> None:
+        """Replace those of the good ones that hold what must not be stored."""
+        records = [record for record in found if isinstance(record, Record)]
+        for index in suspects:
+            record = records[index]
+            if (redacted := redaction.record(record)) is not record:
+                fitted, encoded = fit(redacted, redacted.original_bytes or len(good[index][1]), self._record_max_bytes)
+                good[index] = self._keys[fitted.service_name, fitted.event_name], encoded
 
     def _unparsed_record(self, size: int, record_id: str, arrival: Arrival) -> Record:
         body = f"An entry of {size} bytes; over {self._parse_max_bytes} bytes an entry is kept but not parsed."

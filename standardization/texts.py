@@ -15,6 +15,7 @@ from shared.records import Record
 from standardization.formats import access, delimited, logfmt, otlp, syslog, text, traces
 from standardization.formats.json import JsonEntries
 from standardization.mapping import Arrival
+from standardization.redaction import Redaction
 from standardization.refused import Refused, not_utf8
 from standardization.templates import PARAMETERS, TEMPLATE, TEMPLATE_ID, TemplateMemory
 
@@ -40,9 +41,10 @@ class Seen(NamedTuple):
 class Texts:
     """Reads entries that are not JSON. For one thread."""
 
-    def __init__(self, json: JsonEntries, templates: TemplateMemory) -> None:
+    def __init__(self, json: JsonEntries, templates: TemplateMemory, redaction: Redaction | None = None) -> None:
         self._json = json
         self._templates = templates
+        self._redaction = redaction
         self.counted: Counter[str] = Counter()  # entries by format, for whoever takes and clears it
 
     def reader(self, content_type: str) -> Reader | None:
@@ -87,10 +89,13 @@ class Texts:
         entries: list[bytes] = []
         for place, (line, arrival) in enumerate(zip(lines, arrivals, strict=True)):
             try:
-                body = bodies[place] = line.decode()
+                body = line.decode()
             except UnicodeDecodeError as error:
                 found[place] = not_utf8(error)
                 continue
+            if self._redaction is not None:
+                body = self._redaction.text(body)  # before a template learns it
+            bodies[place] = body
             seen = look(body, arrival)
             if seen is not None:
                 formats[place] = seen.format
@@ -118,6 +123,8 @@ class Texts:
         said = str(record.attributes.get("exception.message", "")) if form == "stacktrace" else record.body
         if form not in _TEMPLATED or not said or said.isspace():
             return
+        if self._redaction is not None and form == "otlp":  # the others were redacted as text
+            said = self._redaction.text(said)
         seen = self._templates.see(arrival.partition, said, arrival.at_ms)
         attributes = record.attributes
         attributes[TEMPLATE] = seen.template

@@ -16,6 +16,7 @@ from shared.frames import entries
 from shared.records import DeadLetter, timestamp_of
 from shared.stage import NO_HEADERS, Message, Output, RawHeaders, Stream
 from shared.topics import H_CONTENT_TYPE, H_ORIGIN, H_PUSH, H_RUN, H_SOURCE, RAW_LOGS, STANDARDIZED_LOGS
+from standardization.redaction import Redaction
 from standardization.standardize import Arrival, Standardizer
 from standardization.templates import TemplateMemory
 
@@ -89,11 +90,13 @@ class _Batch:
 class Standardization:
     """The transform of the standardization stage."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, redaction: Redaction | None = None) -> None:
         self._parse_max = settings.parse_max_bytes
         self._topic = settings.topic(RAW_LOGS)
         self.templates = TemplateMemory()
-        self._standardizer = Standardizer(settings.parse_max_bytes, settings.record_max_bytes, self.templates)
+        self._standardizer = Standardizer(
+            settings.parse_max_bytes, settings.record_max_bytes, self.templates, redaction
+        )
         self._pushes = PushMemory()
         self._stream: Stream | None = None
         self._out: Output | None = None
@@ -191,6 +194,8 @@ class Standardization:
         assert self._out is not None
         for form, number in self._standardizer.formats().items():
             self._out.count(metrics.TEXT_ENTRIES.labels(form), number)
+        for rule, number in self._standardizer.redactions().items():
+            self._out.count(metrics.REDACTIONS.labels(rule), number)
 
     def _refuse(self, message: Message, place: str, arrival: Arrival, header: str) -> None:
         """A foreign producer's header that no record could carry: the message is one dead letter."""

@@ -17,8 +17,8 @@ class _AnyValue(msgspec.Struct, rename="camel"):
     bool_value: bool | None = None
     int_value: int | str | None = None  # 64 bit are text in protobuf's JSON
     double_value: float | str | None = None
-    array_value: msgspec.Raw | None = None
-    kvlist_value: msgspec.Raw | None = None
+    array_value: Any = None
+    kvlist_value: Any = None
     bytes_value: str | None = None
 
 
@@ -117,8 +117,8 @@ def _value(value: _AnyValue) -> Any:
             return found
     if value.int_value is not None:
         return _integer(value.int_value)
-    raw = value.array_value if value.array_value is not None else value.kvlist_value
-    return None if raw is None else bytes(raw).decode(errors="replace")
+    inner = value.array_value if value.array_value is not None else value.kvlist_value
+    return None if inner is None else msgspec.json.encode(inner).decode()
 
 
 def _integer(value: int | str) -> int | str:

@@ -81,3 +81,19 @@ def test_a_line_of_syslog_is_read_as_one_through_the_running_stack(stack: Stack)
     assert record["resource"]["host.name"] == "host-1"
     assert record["attributes"]["log_template"] == "'su root' failed for <*>"
     assert stack.metric("standardization", "sluice_text_entries_total", format="syslog") == 1.0
+
+
+def test_what_must_not_be_stored_is_in_no_record_but_in_the_original(stack: Stack) -> None:
+    before = stack.get("processing", "/analytics/recent", limit=1).json()["total"]
+    entry = b'{"source":"shop","message":"paid by anna@shop.example","password":"hunter2"}'
+    assert stack.push(entry).status_code == 200
+    record = stored(stack, before + 1)[0]
+    assert record["body"] == "paid by [redacted:email]"
+    assert record["attributes"] == {"password": "[redacted:password]"}
+    assert stack.metric("standardization", "sluice_redactions_total", rule="email") == 1.0
+    assert stack.get("processing", f"/records/{record['record_id']}/raw").content == entry
+
+    url = stack.urls["standardization"] + "/standardization/preview?source=shop"
+    seen = stack.client.post(url, content=entry, headers={"Content-Type": "application/json"}).json()
+    assert seen["record"]["body"] == record["body"]
+    assert stack.get("processing", "/analytics/recent", limit=1).json()["total"] == before + 1, "nothing was written"
