@@ -7,8 +7,8 @@ NATIVE := $(BIN)/python -m native
 PYTEST := $(BIN)/pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help run up down ingest summary health status logs clean doctor test coverage check lint dashboards openapi-gen bench \
-	bench-loss bench-growth bench-peers bench-peers-prepare bench-templates \
+.PHONY: help run up down backup restore rebuild grow ingest summary health status logs clean doctor test fuzz coverage \
+	check lint dashboards openapi-gen bench bench-loss bench-growth bench-peers bench-peers-prepare bench-templates \
 	system-tests system-tests-quick system-tests-performance lock docker-build docker-push e2e-compose
 
 help: ## This list
@@ -24,6 +24,18 @@ up: $(VENV)/runtime ## Start everything in the background; ingests nothing
 
 down: $(VENV)/runtime ## Stop everything, sources first, Kafka last
 	@$(NATIVE) down
+
+backup: $(VENV)/runtime ## Save the store and the state while all is running, into BACKUP=folder
+	@$(NATIVE) backup $(BACKUP)
+
+restore: $(VENV)/runtime ## Start with the backup BACKUP=folder; the stack is down, its store empty
+	@$(NATIVE) restore $(BACKUP)
+
+rebuild: $(VENV)/runtime ## Build the store anew from the topics; CONFIRM=--confirm loses what they don't hold any more
+	@$(NATIVE) rebuild $(CONFIRM)
+
+grow: $(VENV)/runtime ## Give every topic PARTITIONS=24 partitions, with all state; stops and starts the stack
+	@PARTITIONS=$(PARTITIONS) $(NATIVE) grow $(PARTITIONS)
 
 ingest: $(VENV)/runtime ## Ingest logs.json, or FILE=name, and show the receipt
 	@$(NATIVE) ingest $(FILE)
@@ -61,6 +73,9 @@ coverage: $(VENV)/development ## The tests with their coverage; htmlcov/index.ht
 
 dashboards: $(VENV)/development ## Write grafana/dashboards/*.json anew from grafana/build.py and the alert rules
 	$(BIN)/python -m grafana.build
+
+fuzz: $(VENV)/development ## Tampered chunks for FUZZ_SECONDS (60) each target; the seeds are printed, FUZZ_SEED repeats one
+	FUZZ_SECONDS=$(or $(FUZZ_SECONDS),60) $(PYTEST) -s tests/property/test_chunking_fuzz.py
 
 check: $(VENV)/development ## ruff, mypy strict, import-linter, the dashboards; promtool and amtool where they are installed
 	$(BIN)/ruff check .

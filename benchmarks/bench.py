@@ -22,6 +22,7 @@ from typing import Final
 
 from benchmarks import loss
 from benchmarks.beside import CEILING, Peer
+from benchmarks.chunks import Chunks
 from benchmarks.comparison import SIDE_BY_SIDE, comparison, comparison_summary
 from benchmarks.entries import SIZE
 from benchmarks.figures import Measure, Run, summary, table
@@ -40,6 +41,7 @@ MEASURES: Final[Sequence[Measure]] = (
     Burst(),
     LoneEntry(),
     LargeEntry(),
+    Chunks(),
 )
 REPLICAS: Final[Sequence[Measure]] = (ScaleOut(1), ScaleOut(2), ScaleOut(4))
 NAMED: Final[Mapping[str, Measure]] = {each.name: each for each in (*SIDE_BY_SIDE, *MEASURES, *REPLICAS)}

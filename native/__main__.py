@@ -3,10 +3,12 @@
 import argparse
 import json
 import os
+import shutil
 import signal
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
@@ -19,7 +21,7 @@ from native.kafka import speaks_kafka
 from native.launcher import Launcher
 from native.settings import ROOT, NativeSettings, load
 from native.supervisor import Supervisor
-from shared.errors import SluiceError
+from shared.errors import ConfigurationError, SluiceError
 
 _LOOK_SECONDS = 1.0  # how often `run` looks whether all is still there
 
@@ -152,6 +154,58 @@ def examine(settings: NativeSettings, console: Console, _: argparse.Namespace) -
     return 0 if all(finding.good for finding in findings) else 1
 
 
+def rebuild(settings: NativeSettings, console: Console, arguments: argparse.Namespace) -> int:
+    """Build the store anew from the topics, beside the one that is read; what it would lose has to be confirmed."""
+    with Client(settings) as client:
+        found = client.rebuild(confirm=arguments.confirm)
+        epoch = found["epoch"]
+        with console.status("Rebuilding ...") as shown:
+            while found["epoch"] == epoch and found["running"]:
+                shown.update(f"Rebuilding ... {found['rebuilt']} records; there are {found['records']}")
+                time.sleep(_LOOK_SECONDS)
+                found = client.get("processing", "/store/rebuild")
+    console.print(f"Rebuilt: {found['records']} records, epoch {found['epoch']}.")
+    return 0
+
+
+def backup(settings: NativeSettings, console: Console, arguments: argparse.Namespace) -> int:
+    """Save the store and the state topics into a folder, while all is running."""
+    target = Path(arguments.folder)
+    if target.exists():
+        raise ConfigurationError(f"{target} is there already: a backup goes into a folder of its own")
+    with Client(settings) as client:
+        made = client.back_up()
+    shutil.move(made["folder"], target)
+    console.print(f"{target}: {made['records']} records, {made['state']} keys of state, as of {made['time']}.")
+    return 0
+
+
+def restore(settings: NativeSettings, console: Console, arguments: argparse.Namespace) -> int:
+    """Start everything with a backup in it. The stack is down before, and its store empty."""
+    launcher = Launcher(settings, console)
+    launcher.prepare()
+    launcher.start(between=("Restoring", ("processing.restore", str(Path(arguments.folder).resolve()))))
+    console.print(report.addresses(launcher.settings))
+    return 0
+
+
+def grow(settings: NativeSettings, console: Console, arguments: argparse.Namespace) -> int:
+    """Give every topic more partitions: drain, stop, move all state, start again. Run it again if it was cut off."""
+    if settings.partitions != arguments.partitions:
+        raise ConfigurationError(
+            f"PARTITIONS is {settings.partitions}: set it to {arguments.partitions} in .env first, "
+            "for every start from now on needs it"
+        )
+    launcher = Launcher(settings, console)
+    if launcher.supervisor.running():
+        launcher.supervisor.stop_program("ingestion")
+        launcher.step("Waiting until all is processed", "shared.partitions", "wait")
+        launcher.stop()
+    launcher.prepare()
+    launcher.start(between=("Growing", ("shared.partitions", str(arguments.partitions))))
+    return 0
+
+
 COMMANDS: dict[str, Callable[[NativeSettings, Console, argparse.Namespace], int]] = {
     "run": run,
     "up": up,
@@ -164,6 +218,10 @@ COMMANDS: dict[str, Callable[[NativeSettings, Console, argparse.Namespace], int]
     "logs": logs,
     "openapi": openapi,
     "clean": clean,
+    "rebuild": rebuild,
+    "backup": backup,
+    "restore": restore,
+    "grow": grow,
     "doctor": examine,
 }
 
@@ -194,6 +252,12 @@ def _parser() -> argparse.ArgumentParser:
         each = commands.add_parser(name, help=command.__doc__, description=command.__doc__)
         if name == "ingest":
             each.add_argument("file", nargs="?", help="a file of the ingest folder (default: logs.json)")
+        if name == "rebuild":
+            each.add_argument("--confirm", action="store_true", help="lose what the topics don't hold any more")
+        if name in {"backup", "restore"}:
+            each.add_argument("folder", help="where the backup is, or is to be")
+        if name == "grow":
+            each.add_argument("partitions", type=int, help="how many there are to be")
         if name == "logs":
             each.add_argument("program", nargs="?", help="only this one's")
     return parser

@@ -51,10 +51,20 @@ class Client:
     def summary(self) -> Json:
         return self.get("processing", "/analytics/summary")
 
-    def _ask(self, method: str, service: str, path: str, parameters: dict[str, Any]) -> Json:
+    def rebuild(self, *, confirm: bool) -> Json:
+        """Begin a rebuild of the store from the topics. Raises StackError, where records would be lost unless told."""
+        return self._ask("POST", "processing", "/store/rebuild", {"confirm": "true"} if confirm else {})
+
+    def back_up(self) -> Json:
+        """Have processing save the store and the state topics; returns name, folder, records and more."""
+        return self._ask("POST", "processing", "/store/backups", {}, seconds=None)
+
+    def _ask(
+        self, method: str, service: str, path: str, parameters: dict[str, Any], seconds: float | None = 30.0
+    ) -> Json:
         url = self._settings.url(service) + path
         try:
-            answer = self._http.request(method, url, params=parameters)
+            answer = self._http.request(method, url, params=parameters, timeout=seconds)
         except httpx.TransportError as error:
             raise StackError(f"{service} does not answer at {url}: {error}. Is it running? `make status`") from error
         if answer.is_error:

@@ -21,6 +21,10 @@ from shared.errors import ConfigurationError, SluiceError
 _STARTS_BEFORE_GIVING_UP = 3  # a program that ended as often before it was ready won't become ready
 
 
+Module = tuple[str, tuple[str, ...]]
+"""What it does, and the module with its arguments."""
+
+
 class NotReadyError(SluiceError):
     """A program did not become ready; the message says which, why, and where its log is."""
 
@@ -73,26 +77,29 @@ class Launcher:
 
     # start
 
-    def start(self) -> bool:
+    def start(self, between: Module | None = None) -> bool:
         """Bring everything up and wait until it is ready. False if it was up already. Raises SluiceError.
 
-        If it can't be, or the user interrupts it, what has been started is stopped again.
+        `between`, a program of ours, is run when Kafka is there and before anything else; nothing may be up then. If
+        all this can't be, or the user interrupts it, what has been started is stopped again.
         """
         with self.supervisor.starting():
             if self.supervisor.running():
+                if between is not None:
+                    raise ConfigurationError("the stack is running: stop it first (make down)")
                 self._wait_until_ready([program.name for program in stack.programs(self.settings)])
                 return False
             self.stop_leftovers()
             self._give_way()
             self.check_ports()
             try:
-                self._start_in_order()
+                self._start_in_order(between)
             except BaseException:
                 self.stop()
                 raise
         return True
 
-    def _start_in_order(self) -> None:
+    def _start_in_order(self, between: Module | None) -> None:
         stack.write_monitoring_files(self.settings)
         if self.settings.own_kafka:
             stack.broker(self.settings).prepare()
@@ -102,8 +109,10 @@ class Launcher:
             with self._step("Kafka"):
                 self.supervisor.start_program("kafka")
                 self._wait_until_ready(["kafka"])
-        with self._step("Topics"):
-            self._create_topics()
+        if between is not None:
+            what, command = between
+            self.step(what, *command)
+        self.step("Topics", "shared.kafka")
         rest = [program.name for program in programs if program.name != "kafka"]
         with self._step("Services, Prometheus and Alertmanager" + (" and Grafana" if "grafana" in rest else "")):
             for name in rest:
@@ -114,13 +123,15 @@ class Launcher:
                 "[dim]- No Grafana is installed here, so none is started; the dashboards wait for one.[/dim]"
             )
 
-    def _create_topics(self) -> None:
-        done = subprocess.run(
-            [sys.executable, "-m", "shared.kafka"],
-            cwd=ROOT, env=stack.environment(self.settings), capture_output=True, text=True, check=False,
-        )  # fmt: skip
+    def step(self, what: str, *module: str) -> None:
+        """Run a program of ours to its end, with the services' settings. Raises NotReadyError with what it said."""
+        with self._step(what):
+            done = subprocess.run(
+                [sys.executable, "-m", *module],
+                cwd=ROOT, env=stack.environment(self.settings), capture_output=True, text=True, check=False,
+            )  # fmt: skip
         if done.returncode:
-            raise NotReadyError(f"the topics could not be created:\n{done.stdout}{done.stderr}")
+            raise NotReadyError(f"{what} failed:\n{done.stdout}{done.stderr}")
 
     def _wait_until_ready(self, names: Sequence[str]) -> None:
         """Wait until all of these are ready. Raises NotReadyError when one ends again and again, or time is up."""

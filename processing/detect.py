@@ -13,8 +13,9 @@ from typing import Annotated, Final
 import msgspec
 
 from shared.config import Settings
-from shared.errors import SluiceError
+from shared.errors import StateError
 from shared.records import SUCCESS, Kind, Outcome, Record
+from shared.state import StateCodec
 
 FAILURES: Final = frozenset({Outcome.FAILURE.value, Outcome.TIMEOUT.value})
 
@@ -219,7 +220,7 @@ class Series:
 
 _encode = msgspec.json.Encoder().encode
 _decode_key = msgspec.json.Decoder(tuple[str, str]).decode
-_decode_state = msgspec.json.Decoder(SeriesState).decode
+_state = StateCodec(SeriesState)
 
 
 def key_to_bytes(key: tuple[str, str]) -> bytes:
@@ -233,24 +234,16 @@ def series_to_bytes(series: Series) -> bytes:
 
 
 def key_from_bytes(key: bytes) -> tuple[str, str]:
-    """Raises SluiceError where these bytes are no key of a series."""
+    """Raises StateError where these bytes are no key of a series."""
     try:
         return _decode_key(key)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise SluiceError(f"the state topic of processing holds a key that is no series: {key!r}: {error}") from None
+        raise StateError(f"its key is no series: {error}") from None
 
 
 def series_from_bytes(key: tuple[str, str], value: bytes, rules: Rules) -> Series:
-    """Raises SluiceError where the state is not one that this version reads."""
-    try:
-        state = _decode_state(value)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise SluiceError(f"the state topic of processing holds a history of {key} that is none: {error}") from None
-    if state.schema != _STATE_SCHEMA:
-        raise SluiceError(
-            f"the history of {key} has schema {state.schema}, this version reads {_STATE_SCHEMA}: run the newer version"
-        )
-    return Series(key, rules, state)
+    """Raises StateError where the state is not one that this version reads."""
+    return Series(key, rules, _state.read(value))
 
 
 class Anomaly(msgspec.Struct, frozen=True):

@@ -4,7 +4,7 @@ standardized-logs > [stage loop: frames > records > metrics, windows, anomalies]
 processed-metrics, dead-letters, ingest-runs > [sink: ledger > rows] > store > API, metrics
 """
 
-from processing.api import raw
+from processing.api import raw, upkeep
 from processing.api import routers as store_routers
 from processing.api.counts import counts
 from processing.counts import EntriesBySource
@@ -33,7 +33,9 @@ NAME = "processing"
 def build(settings: Settings) -> Service:
     folder = settings.folder(NAME)
     instance = Instance(folder)
-    store = open_store(settings, folder / "store")
+    backups = folder / "backups"
+    backups.mkdir(exist_ok=True)
+    store = open_store(settings, folder / "store", backups)
     # a spool each: the quota of one is no room for another
     spools = [Spool(folder / f"spool-{user}", settings.spool_max_bytes) for user in (STAGE, SINK, "raw")]
     metrics.SPOOL_BYTES.labels(NAME).set_function(lambda: sum(spool.used for spool in spools))
@@ -69,7 +71,11 @@ def build(settings: Settings) -> Service:
         Loop(SINK, sink.run, sink.problems),
         Loop(STAGE, stage.run, stage.problems),
     ]
-    routers = [*store_routers(store), raw.router(settings, spools[2])]
+    routers = [
+        *store_routers(store),
+        raw.router(settings, spools[2]),
+        upkeep.router(settings, store, backups),
+    ]
     return Service(NAME, settings, settings.processing_port, parts, routers, __doc__ or "", store.close)
 
 

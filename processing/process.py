@@ -151,7 +151,7 @@ class Processor:
         return changes
 
     def restore(self, partition: int, key: bytes, value: bytes | None) -> None:
-        """Take up one message of the state topic. Raises SluiceError where it is none that this version reads."""
+        """Take up one message of the state topic. Raises StateError where it is none that this version reads."""
         state = self._partitions.setdefault(partition, _Partition())
         name = detect.key_from_bytes(key)
         state.series.pop(name, None)

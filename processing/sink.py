@@ -107,15 +107,18 @@ class _Session:
         self._messages: dict[str, int] = defaultdict(int)
         self._begun = 0.0
         self._measured = 0.0
+        self._goal: dict[kafka.Place, int] = {}  # of a rebuild: the topics' ends when this session began
 
     def run(self) -> None:
         self._store.reload()
         places = self._open()
+        if self._store.writes != self._store.epoch:
+            self._goal = self._topics.ends([(self._settings.topic(p.topic), p.partition) for p in places], stable=True)
         self._redo()
         self._assign(places)
         self._sink.running = True
         self._sink.fault = None
-        while not self._stopping.is_set():
+        while not self._stopping.is_set() and self._store.writes == (self._store.rebuilding or self._store.epoch):
             taken = self._take(self._reader.fetch(self._settings.fetch_records, 0.004 if self._begun else 0.1))
             now = time.monotonic()
             if taken and not self._begun:
@@ -130,8 +133,21 @@ class _Session:
                 self._expire(now)
                 self._hold(now)
                 self._refetch()
+                self._switch()
         if self._begun:
             self._write()
+
+    def _switch(self) -> None:
+        """End a rebuild that has caught up with what was there when this session began."""
+        if self._store.writes != self._store.epoch and not self._begun and all(map(self._caught_up, self._gathered)):
+            self._store.switch()
+            log.info("the store is rebuilt", epoch=self._store.epoch)
+
+    def _caught_up(self, place: Place) -> bool:
+        """Whether the store has all of a partition up to the goal, behind which there may be markers alone."""
+        first, reading = self._gathered[place].first, self._readings[place.topic]
+        stored_all = first == reading.next[place.partition] and place.partition in reading.at_end
+        return stored_all or first >= self._goal[self._settings.topic(place.topic), place.partition]
 
     def close(self) -> None:
         self._reader.close()
@@ -148,6 +164,7 @@ class _Session:
         ids = self._topics.ids(full)
         self._ids = {self._names[name]: topic_id for name, topic_id in ids.items()}
         counts = self._topics.partitions(full)
+        self._topics.refuse_compacted(full)
         return [Place(self._names[name], ids[name], partition) for name in full for partition in range(counts[name])]
 
     def _assign(self, places: list[Place]) -> None:
@@ -187,7 +204,7 @@ class _Session:
             if self._ids.get(range_.topic) != range_.topic_id:
                 raise StoreError(
                     f"the open batch needs offsets {range_.first} to {range_.last} of {range_.topic}, which was made "
-                    "anew since; rebuild the store (docs/store.md)"
+                    "anew since; rebuild the store (docs/upgrade.md)"
                 )
         starts = self._topics.starts([(self._settings.topic(r.topic), r.partition) for r in batch.ranges])
         rows = Rows([], [], [], [], [])

@@ -178,6 +178,7 @@ class Sources(Collector):
 
     def __init__(self, store: Store, limit: int, clock: Callable[[], float] = time.monotonic) -> None:
         self._store = store
+        self._epoch = store.epoch
         self._limit = limit
         self._clock = clock
         self._labels: set[str] = set()  # the sources that have one of their own
@@ -202,8 +203,9 @@ class Sources(Collector):
 
     def look(self) -> bool:
         """Count a piece of what is new; returns whether more is waiting. Raises StoreError, with nothing counted."""
-        batch = self._store.last_batch()
-        newest = 0 if batch is None else (batch.number + batch.closed) * ROWS_PER_BATCH
+        if self._store.epoch != self._epoch:
+            self._begin_anew()
+        newest = self._store.end()
         end = min(newest, (self._end // ROWS_PER_BATCH + _PIECE) * ROWS_PER_BATCH)
         if end > self._end:
             recent_ns = (int(time.time()) // _SLOT_S * _SLOT_S - RECENT_S) * 1_000_000_000
@@ -221,6 +223,12 @@ class Sources(Collector):
                 self._born = dict.fromkeys(old, float("-inf"))
                 self._caught_up = True
         return end < newest
+
+    def _begin_anew(self) -> None:
+        """The store was rebuilt: its rows have other places. Until they are counted, nothing is shown."""
+        with self._lock:
+            self._epoch = self._store.epoch
+            self._totals, self._end, self._caught_up = _Totals(), 0, False
 
     def _add(self, found: Mapping[str, list[dict[str, Any]]]) -> None:
         totals = self._totals

@@ -15,6 +15,10 @@ class StoreError(SluiceError):
     """The analytics store refused or failed; the sink retries, the API answers 503."""
 
 
+class StateError(SluiceError):
+    """A state topic holds what this version can't take back, such as what a newer one wrote; the service stops."""
+
+
 class KafkaUnavailableError(SluiceError):
     """Kafka did not answer within the deadline; the caller may try again."""
 

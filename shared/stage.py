@@ -31,7 +31,7 @@ from shared.chunking import (
     split,
 )
 from shared.config import Settings
-from shared.errors import FencedError, KafkaUnavailableError
+from shared.errors import FencedError, KafkaUnavailableError, StateError
 from shared.frames import Frame, FrameBuilder
 from shared.kafka import AbortRequiredError, Position
 from shared.reading import Reading, is_end, poisoned_letter
@@ -343,6 +343,7 @@ class _Session:
         while not stopping.is_set():
             try:
                 counts = self._topics.partitions(list(names.values()))
+                self._topics.refuse_compacted([self._topic])
             except KafkaUnavailableError as error:
                 log.warning("waiting for the topics", stage=self._stage.name, error=str(error))
                 stopping.wait(1.0)
@@ -567,7 +568,10 @@ class _Session:
                 last[place] = message.value()
         for (partition, key), value in last.items():
             if value is not None:
-                self._transform.restore(partition, key, value)
+                try:
+                    self._transform.restore(partition, key, value)
+                except StateError as error:
+                    raise StateError(f"{self._state_topic}, partition {partition}, key {key!r}: {error}") from None
         if last:
             log.info("state restored", stage=self._stage.name, partitions=len(places), entries=len(last))
 

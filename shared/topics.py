@@ -1,5 +1,6 @@
 """The topics of the chain, the headers on them, and how a key finds its partition."""
 
+import json
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -11,6 +12,12 @@ INGEST_RUNS: Final = "ingest-runs"
 STANDARDIZATION_STATE: Final = "standardization-state"
 PROCESSING_STATE: Final = "processing-state"
 CLOCK: Final = "clock"
+
+TEMPLATE_KEYS: Final = b"template/"  # of standardization-state: a template, by its id
+TALLY_KEYS: Final = b"template-tally/"  # likewise: how often it was seen
+STATE_TOPICS: Final = (STANDARDIZATION_STATE, PROCESSING_STATE)
+CHAIN: Final = (*STATE_TOPICS, INGEST_RUNS, DEAD_LETTERS, PROCESSED_METRICS, STANDARDIZED_LOGS, RAW_LOGS)
+"""Every topic that has as many partitions as the chain. State first, raw-logs last: the order in which they grow."""
 
 GROUPS: Final = {
     "standardization": (RAW_LOGS,),
@@ -80,6 +87,20 @@ def specs(partitions: int, retention_hours: int) -> list[TopicSpec]:
 def series_key(service_name: str, event_name: str) -> bytes:
     """The key of a series: all state of one source's one operation lives on one partition."""
     return f"{service_name}/{event_name}".encode()
+
+
+def key_of_state(topic: str, key: bytes) -> bytes | None:
+    """The key whose partition a piece of state belongs to: of a series for processing, of a push for standardization.
+
+    None where it belongs to the partition it is on: templates were learned from all that came on theirs. Raises
+    ValueError where `key` is none of that topic's.
+    """
+    if topic == STANDARDIZATION_STATE:
+        if key.startswith((TEMPLATE_KEYS, TALLY_KEYS)):
+            return None
+        return key  # the run's id, which is the key of its messages
+    service_name, event_name = json.loads(key)
+    return series_key(service_name, event_name)
 
 
 def murmur2(key: bytes) -> int:

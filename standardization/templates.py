@@ -13,6 +13,8 @@ from typing import Final
 import msgspec
 from drain3.drain import Drain, LogCluster
 
+from shared.state import StateCodec
+from shared.topics import TALLY_KEYS, TEMPLATE_KEYS
 from standardization.masking import VALUE, Line, Masking, Word, words_of
 
 TEMPLATE: Final = "log_template"
@@ -36,12 +38,10 @@ _STATE_WORDS: Final = (
 )
 _STATES: Final = frozenset(_STATE_WORDS.split())
 
-_KEY_TEMPLATE: Final = b"template/"
-_KEY_TALLY: Final = b"template-tally/"
 _encode: Final = msgspec.json.Encoder().encode
 
 
-class Template(msgspec.Struct):
+class Template(msgspec.Struct, omit_defaults=True):
     """A template as it is kept: what is in its record of the state topic."""
 
     template_id: str  # now: 16 hex digits made from the template's text
@@ -50,17 +50,23 @@ class Template(msgspec.Struct):
     first_seen: int  # ms since the epoch: when raw-logs took the first line of it
     example: str
     former_ids: list[str] = []  # what it was before it was generalized, and what became one with it
+    schema: int = 1
 
     @property
     def text(self) -> str:
         return _text_of(self.words, self.separators)
 
 
-class Tally(msgspec.Struct):
+class Tally(msgspec.Struct, omit_defaults=True):
     """How often a template was seen, and when last (ms since the epoch)."""
 
     count: int
     last_seen: int
+    schema: int = 1
+
+
+_template_state: Final = StateCodec(Template)
+_tally_state: Final = StateCodec(Tally)
 
 
 class Found(msgspec.Struct, frozen=True, gc=False):
@@ -231,21 +237,21 @@ class Templates:
     def changed(self) -> Iterator[tuple[bytes, bytes | None]]:
         """Keys and values of what changed since this was last called; None deletes the key."""
         for template_id in self._gone:
-            yield _KEY_TEMPLATE + template_id.encode(), None
-            yield _KEY_TALLY + template_id.encode(), None
+            yield TEMPLATE_KEYS + template_id.encode(), None
+            yield TALLY_KEYS + template_id.encode(), None
         for number in sorted(self._new):
             template = self._templates[number]
-            yield _KEY_TEMPLATE + template.template_id.encode(), _encode(template)
+            yield TEMPLATE_KEYS + template.template_id.encode(), _encode(template)
         for number in sorted(self._counted):
-            yield _KEY_TALLY + self._templates[number].template_id.encode(), _encode(self._tallies[number])
+            yield TALLY_KEYS + self._templates[number].template_id.encode(), _encode(self._tallies[number])
         self._gone, self._new, self._counted = [], set(), set()
 
     def restore(self, key: bytes, value: bytes) -> None:
         """Take back a piece of what `changed` gave, in any order."""
-        if key.startswith(_KEY_TALLY):
-            self._orphans[key.removeprefix(_KEY_TALLY).decode()] = msgspec.json.decode(value, type=Tally)
+        if key.startswith(TALLY_KEYS):
+            self._orphans[key.removeprefix(TALLY_KEYS).decode()] = _tally_state.read(value)
         else:
-            template = msgspec.json.decode(value, type=Template)
+            template = _template_state.read(value)
             number = self._drain.put_back(_tokens(template.words, template.separators))
             self._keep(number, template, Tally(0, template.first_seen))
         for template_id in [one for one in self._orphans if one in self._numbers]:
@@ -350,7 +356,7 @@ class TemplateMemory:
 
     def owns(self, key: bytes) -> bool:
         """Whether a key of the state topic is one of ours."""
-        return key.startswith((_KEY_TEMPLATE, _KEY_TALLY))
+        return key.startswith((TEMPLATE_KEYS, TALLY_KEYS))
 
     def restore(self, partition: int, key: bytes, value: bytes) -> None:
         self._of(partition).restore(key, value)

@@ -15,6 +15,7 @@ from shared.errors import Reason
 from shared.frames import entries
 from shared.records import DeadLetter, timestamp_of
 from shared.stage import NO_HEADERS, Message, Output, RawHeaders, Stream
+from shared.state import StateCodec
 from shared.topics import H_CONTENT_TYPE, H_ORIGIN, H_PUSH, H_RUN, H_SOURCE, RAW_LOGS, STANDARDIZED_LOGS
 from standardization.redaction import Redaction
 from standardization.standardize import Arrival, Standardizer
@@ -25,11 +26,15 @@ PUSH_MEMORY_S = 24 * 3600
 _BATCH = 256  # entries read together: many of each shape, and few enough to stay in the cache
 
 
-class _Seen(msgspec.Struct, frozen=True):
+class _Seen(msgspec.Struct, frozen=True, omit_defaults=True):
     """The attempt of a run that came first, and when (Unix seconds)."""
 
     attempt: str
     at: int
+    schema: int = 1
+
+
+_state = StateCodec(_Seen)
 
 
 class PushMemory:
@@ -58,7 +63,7 @@ class PushMemory:
         self._changed = []
 
     def restore(self, partition: int, key: bytes, value: bytes) -> None:
-        self._first.setdefault(partition, OrderedDict())[key.decode()] = msgspec.json.decode(value, type=_Seen)
+        self._first.setdefault(partition, OrderedDict())[key.decode()] = _state.read(value)
 
     def forget(self, partition: int) -> None:
         self._first.pop(partition, None)

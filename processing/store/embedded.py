@@ -43,10 +43,13 @@ _SESSION: Final[dict[str, int | str]] = {
 class EmbeddedEngine:
     """chdb on a folder, which one process at a time may have open."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, backups: Path | None = None) -> None:
+        """`backups` is the folder that BACKUP and RESTORE may use."""
         self._folder = folder
         self._lock = _locked(folder)
         target = f"{folder.resolve() / 'clickhouse'}?{urlencode(_ENGINE_OPTIONS)}"
+        if backups is not None:
+            target += f"&backups.allowed_path={backups.resolve()}"  # which the engine takes as it is, not decoded
         try:
             self._connections = [_connected(target) for _ in range(1 + _READERS)]
         except StoreError:
@@ -63,8 +66,14 @@ class EmbeddedEngine:
             _run(self._writer, sql, {})
 
     def use(self, database: str) -> None:
-        for connection in self._connections:
-            _run(connection, f"USE {database}", {})
+        with self._writing:
+            _run(self._writer, f"USE {database}", {})
+        readers = [self._idle.get() for _ in range(_READERS)]  # each when its query is done
+        for reader in readers:
+            try:
+                _run(reader, f"USE {database}", {})
+            finally:
+                self._idle.put(reader)
 
     def query(self, sql: str, parameters: Parameters) -> list[dict[str, Any]]:
         reader = self._idle.get()

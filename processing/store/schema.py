@@ -5,10 +5,8 @@ between the two, so that they can't drift apart. Lines are read with plain types
 reading straight into LowCardinality or Map columns costs several times as much.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
-
-SCHEMA_VERSION: Final = 1
 
 ROWS_PER_BATCH: Final = 2**24
 """Room for rows of one table in one batch. A row's `seq` is number * ROWS_PER_BATCH + its place in the batch, so
@@ -85,17 +83,27 @@ _STORED_AT = Column("stored_at", _INSTANT, "", "fromUnixTimestamp64Nano({stored_
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """A table that lines are inserted into."""
+    """A table that lines are inserted into. What changes here needs a migration; a new table needs none."""
 
     name: str
     columns: tuple[Column, ...]
     engine: str
     extra: tuple[str, ...] = ()  # indexes and projections
+    database: str = ""
+
+    @property
+    def place(self) -> str:
+        """Its name as a statement has it."""
+        return f"{self.database}.{self.name}" if self.database else self.name
+
+    def within(self, database: str) -> "Table":
+        """This table in a database."""
+        return replace(self, database=database)
 
     def create(self) -> str:
         columns = [f"`{column.name}` {column.type}" for column in self.columns if column.type]
         body = ",\n  ".join([*columns, *self.extra])
-        return f"CREATE TABLE IF NOT EXISTS {self.name} (\n  {body}\n) ENGINE = {self.engine}"
+        return f"CREATE TABLE IF NOT EXISTS {self.place} (\n  {body}\n) ENGINE = {self.engine}"
 
     def structure(self) -> str:
         """What a line holds, for the engine's reader of JSONEachRow."""
@@ -106,7 +114,7 @@ class Table:
         stored = [column for column in self.columns if column.type]
         targets = ", ".join(f"`{column.name}`" for column in stored)
         values = ", ".join(column.value for column in stored)
-        return f"INSERT INTO {self.name} ({targets}) SELECT {values} FROM {source}"  # noqa: S608 - names of this file
+        return f"INSERT INTO {self.place} ({targets}) SELECT {values} FROM {source}"  # noqa: S608 - names of this file
 
 
 def quoted(text: str) -> str:
@@ -228,7 +236,10 @@ DEAD_LETTERS = Table(
         _same("dead_offset", "Int64"),
     ),
     _MONTHLY.format("time"),
-    ("INDEX by_run run_id TYPE bloom_filter(0.01) GRANULARITY 1",),
+    (
+        "INDEX by_run run_id TYPE bloom_filter(0.01) GRANULARITY 1",
+        "INDEX by_record record_id TYPE bloom_filter(0.01) GRANULARITY 1",
+    ),
 )
 
 RUNS = Table(

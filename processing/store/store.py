@@ -7,25 +7,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
+import msgspec
+
 from processing.store import ledger
+from processing.store.catalog import Catalog
 from processing.store.engine import Engine
 from processing.store.ledger import Batch, Positions
-from processing.store.schema import (
-    ALERTS,
-    ANOMALIES,
-    DEAD_LETTERS,
-    LEDGER,
-    RECORDS,
-    RUNS,
-    SCHEMA_VERSION,
-    TABLES,
-    WINDOWS,
-    Table,
-    otel_logs,
-)
+from processing.store.migrations import MIGRATIONS, Migration
+from processing.store.schema import ANOMALIES, DEAD_LETTERS, LEDGER, RECORDS, ROWS_PER_BATCH, RUNS, WINDOWS, Table
 from shared.errors import StoreError
 
 _NO_PARAMETERS: Final[dict[str, object]] = {}
+_BATCH_S: Final = 60.0  # how long a backup waits for the end of a batch
 
 
 @dataclass(slots=True)
@@ -49,28 +42,56 @@ class Rows:
         ]
 
 
-class Store:
-    """The store, opened: its schema made or checked, its ledger read. One writer; any number of reading threads.
+class Snapshot(msgspec.Struct, frozen=True):
+    """What a backup of the store holds."""
 
-    Tables live in a database of their epoch, `<database>_<epoch>`: a rebuild from the topics fills the next one beside
-    the one that is read. `<database>` itself holds what outlives an epoch: the list of epochs, the view otel_logs, and
-    the history of alerts, `alerts`, which is written by itself and in no batch.
+    database: str  # its name in the backup
+    epoch: int
+    schema: int  # the oldest schema version that may use it
+    records: int
+    batch: int  # the number of its newest batch
+    positions: list[tuple[str, int, int]]  # topic id, partition, next offset
+
+
+class Store:
+    """The store, opened: its schema made, migrated or refused, its ledger read. One writer; any number of readers.
+
+    While it is rebuilt from the topics, the next epoch is written beside the one that is read, until `switch`. The
+    history of alerts belongs to no epoch, and is written by itself and in no batch.
     """
 
-    def __init__(self, engine: Engine, database: str) -> None:
+    def __init__(self, engine: Engine, database: str, migrations: Sequence[Migration] = MIGRATIONS) -> None:
         self._engine = engine
         self._last: Batch | None = None
         self._positions: Positions = {}
-        self._writing = threading.Lock()
+        self._writing = threading.Condition()
+        self._saving = False  # whether a backup waits for the end of a batch; none begins meanwhile
         self._alerting = threading.Lock()
         self._alerted_ns = 0
-        self._alerts = replace(ALERTS, name=f"{database}.{ALERTS.name}")
-        self.alerts = self._alerts.name  # the history's table, as a query names it
-        self.epoch = self._prepare(database)
-        self._read_ledger()
+        self._catalog = Catalog(engine, database, migrations)
+        self._catalog.prepare()
+        self.alerts = self._catalog.alerts.place  # the history's table, as a query names it
+        self._stored, _ = self._ledger_of(self.epoch)  # the newest batch of the epoch that is read
+        self.writes = self.epoch  # the epoch that is written
+        self.reload()
+
+    @property
+    def epoch(self) -> int:
+        """The epoch that is read."""
+        return self._catalog.epoch
+
+    @property
+    def rebuilding(self) -> int | None:
+        """The epoch that is to be filled from the topics, if a rebuild is under way."""
+        return self._catalog.rebuilding
+
+    def end(self) -> int:
+        """The `seq` that all rows to be read lie below, and after a while all below it are there."""
+        stored = self._last if self.writes == self.epoch else self._stored
+        return 0 if stored is None else (stored.number + stored.closed) * ROWS_PER_BATCH
 
     def last_batch(self) -> Batch | None:
-        """The newest batch of this epoch; open, if a crash came between."""
+        """The newest batch of the epoch that is written; open, if a crash came between."""
         return self._last
 
     def positions(self) -> Positions:
@@ -80,10 +101,31 @@ class Store:
     def reload(self) -> None:
         """Read the ledger again: after a write that failed, only the store knows whether it took place.
 
-        A sink begins with this, or it would open another batch under the number of one that is open.
+        A sink begins with this, or it would open another batch under the number of one that is open. This is also
+        where it turns to the epoch of a rebuild, or back, so that no batch is begun in one and ended in the other.
         """
         with self._writing:
-            self._read_ledger()
+            self.writes = self.rebuilding or self.epoch
+            self._last, self._positions = self._ledger_of(self.writes)
+            self._writing.notify_all()
+
+    def rebuild(self) -> int:
+        """Begin a rebuild: the sink's next `reload` turns to a new epoch, empty, so that it reads the topics from
+        their start. Returns its number. Raises StoreError where one is under way."""
+        with self._writing:
+            return self._catalog.begin()
+
+    def abandon(self) -> None:
+        """End the rebuild without effect: the sink's next `reload` turns back. StoreError where there is none."""
+        with self._writing:
+            self._catalog.abandon()
+
+    def switch(self) -> None:
+        """Read what was rebuilt, and drop what was read before. Only the sink may say when, between two batches."""
+        with self._writing:
+            if self.writes != self.rebuilding or (self._last is not None and not self._last.closed):
+                raise StoreError("a rebuild ends between two batches of its epoch")
+            self._catalog.switch()
 
     def open_batch(self, batch: Batch) -> None:
         """Enter a batch into the ledger, before anything of it is inserted.
@@ -92,6 +134,8 @@ class Store:
         that lost its place, and raises StoreError.
         """
         with self._writing:
+            if self._last is None or self._last.closed:
+                self._writing.wait_for(lambda: not self._saving)
             self._check_turn(batch)
             self._enter(replace(batch, closed=False), ledger.advanced(self._positions, batch.ranges))
 
@@ -101,7 +145,8 @@ class Store:
         parameters = {"number": batch.number, "stored_at_ns": batch.stored_at_ns}
         for table, lines in rows.by_table():
             if any(lines):
-                self._engine.insert(table, lines, parameters, f"{batch.token}/{table.name}")
+                place = self._catalog.table(table, self.writes)
+                self._engine.insert(place, lines, parameters, f"{batch.token}/{table.name}")
 
     def close_batch(self, batch: Batch) -> None:
         """Note that all rows of the open batch are in."""
@@ -109,6 +154,7 @@ class Store:
             if self._last is None or self._last.number != batch.number or self._last.token != batch.token:
                 raise StoreError(f"batch {batch.number} ({batch.token}) is not the open one: {self._last}")
             self._enter(replace(batch, closed=True), self._positions)
+            self._writing.notify_all()
 
     def add_alerts(self, lines: Sequence[bytes]) -> None:
         """Put lines of JSON, one an alert, into the history of alerts. Of those with one fingerprint, start and
@@ -118,7 +164,7 @@ class Store:
         with self._alerting:
             # later ones come after, also where the clock does not move on, or back
             self._alerted_ns = max(time.time_ns(), self._alerted_ns + len(lines))
-            self._engine.insert(self._alerts, lines, {"stored_at_ns": self._alerted_ns}, uuid.uuid4().hex)
+            self._engine.insert(self._catalog.alerts, lines, {"stored_at_ns": self._alerted_ns}, uuid.uuid4().hex)
 
     def query(self, sql: str, parameters: Mapping[str, object] = _NO_PARAMETERS) -> list[dict[str, Any]]:
         """Rows of a SELECT, `{name:Type}` taking its value from the parameters. From any thread.
@@ -126,6 +172,42 @@ class Store:
         Instants are RFC 3339 text, integers exact, NaN and infinities None. Raises StoreError.
         """
         return self._engine.query(sql, parameters)
+
+    def records(self, before_ms: int | None = None, epoch: int | None = None) -> int:
+        """How many records an epoch has, the one that is read unless told; stored before an instant (Unix ms)."""
+        place = self._catalog.table(RECORDS, epoch or self.epoch).place
+        where = "" if before_ms is None else "WHERE stored_at < fromUnixTimestamp64Milli({before_ms:Int64})"
+        (row,) = self._engine.query(
+            f"SELECT count() AS n FROM {place} {where}",  # noqa: S608 - our own names
+            {} if before_ms is None else {"before_ms": before_ms},
+        )
+        return int(row["n"])
+
+    def back_up(self, name: str) -> Snapshot:
+        """Have the engine write a backup, as `name`/store in its folder of backups; answers when it is there.
+
+        The sink waits only for the moment that it takes to link the tables' files, between two of its batches: tokens
+        are not part of a backup, so no batch may be half in it. Raises StoreError.
+        """
+        with self._writing:
+            if self.rebuilding is not None:
+                raise StoreError("a rebuild is under way: make the backup before it, or when it has ended")
+            self._saving = True
+            try:
+                if not self._writing.wait_for(lambda: self._last is None or self._last.closed, _BATCH_S):
+                    raise StoreError(f"no batch ended within {_BATCH_S:.0f} s; a backup has to lie between two of them")
+                number = 0 if self._last is None else self._last.number
+                positions = [(*place, offset) for place, offset in sorted(self._positions.items())]
+                copy = self._catalog.copy()
+            finally:
+                self._saving = False
+                self._writing.notify_all()
+        try:
+            records = self._catalog.records_of(copy)
+            self._catalog.back_up(copy, f"{name}/store")
+        finally:
+            self._catalog.drop_copy()
+        return Snapshot(copy, self.epoch, self._catalog.needs(), records, number, positions)
 
     def ping(self) -> None:
         """Raise StoreError unless the engine answers."""
@@ -148,36 +230,12 @@ class Store:
 
     def _enter(self, batch: Batch, positions: Positions) -> None:
         state = "closed" if batch.closed else "open"
-        self._engine.insert(LEDGER, [ledger.encode(batch, positions)], {}, f"{batch.token}/{state}")
+        place = self._catalog.table(LEDGER, self.writes)
+        self._engine.insert(place, [ledger.encode(batch, positions)], {}, f"{batch.token}/{state}")
         self._last, self._positions = batch, positions
 
-    def _read_ledger(self) -> None:
-        newest = self._engine.query("SELECT * FROM ledger ORDER BY version DESC LIMIT 1", _NO_PARAMETERS)
-        if newest:
-            self._last, self._positions = ledger.decode(newest[0])
-
-    def _prepare(self, database: str) -> int:
-        """Make the schema where it is missing; returns the current epoch. A crash in between is made up for here."""
-        engine = self._engine
-        epochs = f"{database}.epochs"
-        engine.execute(f"CREATE DATABASE IF NOT EXISTS {database}")
-        engine.execute(
-            f"CREATE TABLE IF NOT EXISTS {epochs} (epoch UInt32, schema UInt16) ENGINE = MergeTree ORDER BY epoch"
-        )
-        (found,) = engine.query(f"SELECT max(epoch) epoch, max(schema) schema FROM {epochs}", _NO_PARAMETERS)  # noqa: S608 - our own names
-        if found["schema"] > SCHEMA_VERSION:
-            raise StoreError(
-                f"the store has schema {found['schema']}, made by a newer Sluice; this one knows {SCHEMA_VERSION}: "
-                "run the newer version, or give this one another store (DATA_DIR or CLICKHOUSE_URL)"
-            )
-        epoch: int = found["epoch"] or 1
-        current = f"{database}_{epoch}"
-        engine.execute(f"CREATE DATABASE IF NOT EXISTS {current}")
-        engine.use(current)
-        for table in (*TABLES, LEDGER):
-            engine.execute(table.create())
-        engine.execute(self._alerts.create())
-        engine.execute(otel_logs(f"{database}.otel_logs", f"{current}.records"))
-        if not found["epoch"]:
-            engine.execute(f"INSERT INTO {epochs} VALUES ({epoch}, {SCHEMA_VERSION})")  # noqa: S608 - our own names
-        return epoch
+    def _ledger_of(self, epoch: int) -> tuple[Batch | None, Positions]:
+        """The newest batch of an epoch, and the positions after it."""
+        place = self._catalog.table(LEDGER, epoch).place
+        newest = self._engine.query(f"SELECT * FROM {place} ORDER BY version DESC LIMIT 1", _NO_PARAMETERS)  # noqa: S608 - our own name
+        return ledger.decode(newest[0]) if newest else (None, {})

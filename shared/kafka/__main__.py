@@ -20,6 +20,7 @@ def _main() -> int:
             raise KafkaUnavailableError(f"no answer from {settings.kafka_bootstrap} for 60 s; is Kafka running?")
     made = topics.create()
     log.info("topics are there", created=made)
+    topics.check(30.0)
     return 0
 
 

@@ -13,17 +13,21 @@ from confluent_kafka import (
     TopicPartition,
 )
 from confluent_kafka.admin import AdminClient
+from confluent_kafka.admin._config import ConfigResource
 from confluent_kafka.admin._listoffsets import OffsetSpec
-from confluent_kafka.cimpl import NewTopic
+from confluent_kafka.admin._resource import ResourceType
+from confluent_kafka.cimpl import NewPartitions, NewTopic
 
 from shared.config import Settings
-from shared.errors import KafkaUnavailableError
+from shared.errors import ConfigurationError, KafkaUnavailableError
 from shared.kafka.client import Place, cause_of, common
-from shared.topics import specs
+from shared.topics import CHAIN, specs
 
 _SOON: Final = {  # a broker that was asked a moment too early
     KafkaError.NOT_LEADER_FOR_PARTITION,
     KafkaError.LEADER_NOT_AVAILABLE,
+    KafkaError.UNKNOWN_LEADER_EPOCH,
+    KafkaError.FENCED_LEADER_EPOCH,
     KafkaError.UNKNOWN_TOPIC_OR_PART,
     KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
     KafkaError.COORDINATOR_NOT_AVAILABLE,
@@ -36,7 +40,8 @@ class Topics:
 
     def __init__(self, settings: Settings, client: str) -> None:
         self._settings = settings
-        self._admin = AdminClient(common(settings, f"{client}-admin"))
+        self._client = f"{client}-admin"
+        self._admin = AdminClient(common(settings, self._client))
 
     def ids(self, names: Sequence[str], patience: float = 10.0) -> dict[str, str]:
         """The first 8 hex digits of each topic's id. Raises KafkaUnavailableError after so many seconds."""
@@ -49,6 +54,24 @@ class Topics:
         """How many partitions each topic has."""
         described = self._describe(names, patience)
         return {name: len(described[name].partitions) for name in names}
+
+    def refuse_compacted(self, names: Sequence[str], patience: float = 10.0) -> None:
+        """Raises ConfigurationError where one of these topics is compacted.
+
+        All chunks of a message have its key, so compaction would leave the last of them alone.
+        """
+        asked = [ConfigResource(ResourceType.TOPIC, name) for name in names]
+        found = _answers(
+            lambda: self._admin.describe_configs(asked, request_timeout=patience), "describe configs", patience
+        )
+        for topic, config in found.items():
+            policy = config["cleanup.policy"].value
+            if "compact" in policy:
+                raise ConfigurationError(
+                    f"topic {topic.name} has cleanup.policy={policy}, which removes all but the last chunk of a large "
+                    "message, and all but the last entry of a key; set it to delete: kafka-configs.sh --alter "
+                    f"--entity-type topics --entity-name {topic.name} --add-config cleanup.policy=delete"
+                )
 
     def ends(self, places: Sequence[Place], patience: float = 10.0, *, stable: bool = False) -> dict[Place, int]:
         """The end offset of each partition: open transactions included, or `stable`, what a reader gets up to."""
@@ -70,6 +93,23 @@ class Topics:
         )
         return {(tp.topic, tp.partition): tp.offset for tp in found[name].topic_partitions if tp.offset >= 0}
 
+    def members(self, group: str, patience: float = 10.0) -> int:
+        """How many consumers a group, by our name of it, has now."""
+        name = self._settings.topic(group)
+        found = _answers(
+            lambda: self._admin.describe_consumer_groups([name], request_timeout=patience), f"group {name}", patience
+        )
+        return len(found[name].members)
+
+    def grow(self, counts: Mapping[str, int], patience: float = 30.0) -> None:
+        """Give each topic, by its name in Kafka, so many partitions, and wait until all have a leader."""
+        found = self.partitions(list(counts))
+        asked = [NewPartitions(name, count) for name, count in counts.items() if found[name] < count]
+        if asked:
+            _answers(lambda: self._admin.create_partitions(asked), "create partitions", patience)
+            self._admin = AdminClient(common(self._settings, self._client))  # what the other remembers has grown old
+        self.ends([(name, partition) for name, count in counts.items() for partition in range(count)], patience)
+
     def create(self) -> list[str]:
         """Create the topics that are missing, with explicit settings; returns the names of those created."""
         wanted = [
@@ -90,6 +130,19 @@ class Topics:
                 if cause_of(error).code() != KafkaError.TOPIC_ALREADY_EXISTS:
                     raise KafkaUnavailableError(f"create {name}: {cause_of(error).str()}") from error
         return made
+
+    def check(self, patience: float = 10.0) -> None:
+        """Raise ConfigurationError unless every topic of the chain has PARTITIONS partitions: which partition the
+        state of a key lies on depends on their number."""
+        wanted = self._settings.partitions
+        found = self.partitions([self._settings.topic(name) for name in CHAIN], patience)
+        others = {name: count for name, count in found.items() if count != wanted}
+        if others:
+            raise ConfigurationError(
+                f"PARTITIONS is {wanted}, but {', '.join(f'{name} has {count}' for name, count in others.items())}: "
+                "set it to what they have, or grow them by the procedure of docs/partitions.md "
+                "(make grow; or python -m shared.partitions, all services stopped); what was cut off is run again"
+            )
 
     def delete(self, names: Sequence[str]) -> None:
         """Delete these topics, by our names of them."""

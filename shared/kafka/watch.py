@@ -9,11 +9,16 @@ from confluent_kafka.admin import AdminClient
 
 from shared import metrics
 from shared.config import Settings
+from shared.errors import ConfigurationError, KafkaUnavailableError
 from shared.kafka.client import common, log
+from shared.kafka.topics import Topics
 
 
 class Watch:
-    """Knows whether Kafka is reachable: an answer each second, and the client's own alarm the moment it is not."""
+    """Knows whether Kafka is reachable: an answer each second, and the client's own alarm the moment it is not.
+
+    It ends the service when the topics don't have as many partitions as PARTITIONS says.
+    """
 
     name = "kafka"
 
@@ -23,14 +28,17 @@ class Watch:
         self.reachable = False
         self._stopping = threading.Event()
         self._admin = AdminClient(common(settings, f"{service}-watch") | {"error_cb": self._alarm})
-        self._thread = threading.Thread(target=self._look, name="kafka-watch", daemon=True)
+        self._topics = Topics(settings, f"{service}-watch")
+        self._thread = threading.Thread()
 
-    def start(self, _: Callable[[BaseException], None]) -> None:
+    def start(self, failed: Callable[[BaseException], None]) -> None:
+        self._thread = threading.Thread(target=self._look, args=(failed,), name="kafka-watch", daemon=True)
         self._thread.start()
 
     def stop(self, deadline: float) -> bool:
         self._stopping.set()
-        self._thread.join(max(0.1, deadline - time.monotonic()))
+        if self._thread.ident is not None:
+            self._thread.join(max(0.1, deadline - time.monotonic()))
         return not self._thread.is_alive()
 
     def problems(self) -> list[str]:
@@ -40,7 +48,7 @@ class Watch:
         if error.code() == KafkaError._ALL_BROKERS_DOWN:  # noqa: SLF001 - librdkafka's local codes have no public names
             self._tell(reachable=False)
 
-    def _look(self) -> None:
+    def _look(self, failed: Callable[[BaseException], None]) -> None:
         asked = 0.0
         while not self._stopping.wait(0.1):
             self._admin.poll(0)
@@ -50,8 +58,14 @@ class Watch:
                 found = self._admin.list_topics("-", timeout=1.0)
                 self._tell(reachable=True)
                 metrics.BROKERS.set(len(found.brokers))
+                self._topics.check(1.0)
             except KafkaException:
                 self._tell(reachable=False)
+            except KafkaUnavailableError:
+                pass  # the topics are not there, or not all of the cluster
+            except ConfigurationError as error:
+                failed(error)
+                return
             asked = time.monotonic()
 
     def _tell(self, *, reachable: bool) -> None:

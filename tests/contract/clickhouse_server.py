@@ -106,7 +106,8 @@ def _quoted(text: str) -> str:
 
 
 def main() -> None:
-    Handler.target = sys.argv[1]
+    # a server's own setting; where tests find what BACKUP wrote
+    Handler.target = f"{sys.argv[1]}?backups.allowed_path={sys.argv[1]}/backups"
     keeps_engine = _chdb.connect(Handler.target)  # type: ignore[attr-defined]  # an extension module without stubs
     server = Server(("127.0.0.1", 0), Handler)
     sys.stdout.write(f"{server.server_port}\n")

@@ -28,12 +28,23 @@ _numbers = itertools.count(1)
 
 
 @pytest.fixture(scope="session")
-def server_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def server_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the stand-in for a server keeps all."""
+    return tmp_path_factory.mktemp("clickhouse")
+
+
+@pytest.fixture(scope="session")
+def server_backups(server_folder: Path) -> Path:
+    return server_folder / "backups"
+
+
+@pytest.fixture(scope="session")
+def server_url(server_folder: Path) -> Iterator[str]:
     """The URL of a ClickHouse server, without a database."""
     if url := os.environ.get("TEST_CLICKHOUSE_URL"):
         yield url
         return
-    folder = tmp_path_factory.mktemp("clickhouse")
+    folder = server_folder
     command = [sys.executable, "-m", "tests.contract.clickhouse_server", str(folder)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdin is not None
@@ -54,13 +65,23 @@ def settings(request: pytest.FixtureRequest) -> Settings:
 
 
 @pytest.fixture
-def opened(settings: Settings, tmp_path: Path) -> Iterator[Open]:
+def backups(settings: Settings, tmp_path: Path, request: pytest.FixtureRequest) -> Path:
+    """Where the engine puts its backups."""
+    if settings.clickhouse_url and "TEST_CLICKHOUSE_URL" not in os.environ:
+        return Path(request.getfixturevalue("server_backups"))
+    made = tmp_path / "backups"
+    made.mkdir()
+    return made
+
+
+@pytest.fixture
+def opened(settings: Settings, tmp_path: Path, backups: Path) -> Iterator[Open]:
     """Opens the test's store, as often as the test likes; each is closed before the next and at the end."""
     with ExitStack() as stack:
 
         def open_again() -> Store:
             stack.close()
-            store = open_store(settings, tmp_path)
+            store = open_store(settings, tmp_path, backups)
             stack.callback(store.close)
             return store
 

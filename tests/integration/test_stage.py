@@ -3,8 +3,7 @@
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import pytest
@@ -14,18 +13,17 @@ from shared import kafka
 from shared.config import Settings
 from shared.frames import entries
 from shared.records import DeadLetter
-from shared.spool import Spool
-from shared.stage import Message, Output, Stage
+from shared.stage import Message, Output
 from shared.topics import (
     DEAD_LETTERS,
     H_CHUNK,
     H_CONTENT_TYPE,
     NDJSON,
     RAW_LOGS,
-    STANDARDIZATION_STATE,
     STANDARDIZED_LOGS,
 )
 from tests.integration.stack import eventually
+from tests.integration.stage_thread import read, running
 
 pytestmark = pytest.mark.kafka
 
@@ -85,32 +83,6 @@ def settings(request: pytest.FixtureRequest, broker: Broker, tmp_path: Path) -> 
     return made
 
 
-@contextmanager
-def running(settings: Settings, transform: Pass, instance: str = "one") -> Iterator[tuple[Stage, list[BaseException]]]:
-    """A stage at work in a thread; what it failed with is in the list."""
-    spool = Spool(settings.data_dir / f"spool-{instance}", settings.spool_max_bytes)
-    stage = Stage(
-        "standardization", settings, RAW_LOGS, [STANDARDIZED_LOGS], STANDARDIZATION_STATE, transform, instance, spool
-    )
-    stopping = threading.Event()
-    failures: list[BaseException] = []
-
-    def work() -> None:
-        try:
-            stage.run(stopping)
-        except OSError as error:
-            failures.append(error)
-
-    thread = threading.Thread(target=work)
-    thread.start()
-    try:
-        yield stage, failures
-    finally:
-        stopping.set()
-        thread.join(60)
-        assert not thread.is_alive()
-
-
 def produce(settings: Settings, messages: Iterable[tuple[int, bytes, list[tuple[str, bytes | None]]]]) -> None:
     writer = kafka.Transactions(settings, "test", f"test-{uuid.uuid4().hex}")
     assert writer.prepare(threading.Event())
@@ -123,12 +95,6 @@ def produce(settings: Settings, messages: Iterable[tuple[int, bytes, list[tuple[
 
 def numbered(begin: int, end: int) -> list[tuple[int, bytes, list[tuple[str, bytes | None]]]]:
     return [(n % 4, b'{"n":%d}' % n, []) for n in range(begin, end)]
-
-
-def read(settings: Settings, topic: str) -> list[kafka.Consumed]:
-    places = [(settings.topic(topic), partition) for partition in range(settings.partitions)]
-    topics = kafka.Topics(settings, "test")
-    return list(kafka.read_to_end(settings, topics, places, threading.Event()))
 
 
 def lines(settings: Settings) -> list[bytes]:
