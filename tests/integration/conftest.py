@@ -1,6 +1,5 @@
-"""A real Kafka for the integration tests, started once; where it can't be had locally they are skipped."""
+"""A real Kafka for the integration tests, started once."""
 
-import os
 import shutil
 import uuid
 from collections.abc import Iterator
@@ -8,19 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from native.kafka import Broker, free_ports, prepare_jars
-from shared.errors import ConfigurationError
-from tests.integration.stack import ROOT, Stack
-
-
-@pytest.fixture(scope="session")
-def kafka_libs() -> Path:
-    try:
-        return prepare_jars(ROOT / ".run" / "kafka" / "libs")
-    except ConfigurationError as error:
-        if os.environ.get("CI"):
-            raise
-        pytest.skip(f"no Kafka here: {error}")
+from native.kafka import Broker, free_ports
+from tests.integration.stack import Stack
 
 
 @pytest.fixture(scope="session")

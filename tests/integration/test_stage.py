@@ -180,3 +180,21 @@ def test_a_chunk_that_lies_is_one_dead_letter_and_what_is_around_it_flows(settin
     assert letter.reason == "chunk_invalid_header"
     assert letter.value == b'{"n":2}'
     assert "too large to keep" in letter.detail
+
+
+def test_a_stage_stops_before_too_much_is_poison_and_goes_on_when_the_setting_allows_it(settings: Settings) -> None:
+    strict = settings.model_copy(update={"dead_letter_stop_ratio": 0.5, "dead_letter_stop_count": 10})
+    broken: list[tuple[int, bytes, list[tuple[str, bytes | None]]]] = [(0, b"x", [(H_CHUNK, b"\x01")])] * 20
+    with running(strict, Pass()) as (stage, failures):
+        produce(settings, broken[:9])
+        eventually(lambda: len(read(settings, DEAD_LETTERS)) == 9, 30, "a few are dead letters")
+        assert stage.stopped is None
+        produce(settings, [*broken, (1, b'{"n":1}', [])])
+        eventually(lambda: stage.stopped, 30, "it stops")
+        (problem,) = stage.problems()
+        assert "DEAD_LETTER_STOP_RATIO" in problem
+        assert not failures
+    assert len(read(settings, DEAD_LETTERS)) == 9
+    with running(settings, Pass(), "two"):
+        eventually(lambda: len(read(settings, DEAD_LETTERS)) == 29, 30, "each is a dead letter, once")
+        eventually(lambda: lines(settings) == [b'{"n":1}'], 30, "and what was good goes on")

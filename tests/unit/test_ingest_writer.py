@@ -20,7 +20,7 @@ PATIENCE_S = 20.0
 
 
 class FakeTransactions:
-    """Kafka's place in these tests, so that it can fail at a chosen moment; test_kills has the real one."""
+    """Kafka's place in these tests, so that it can fail at a chosen moment; tests/chaos has the real one."""
 
     events: ClassVar[list[str]]
     at_begin: ClassVar[Callable[[], None]]
