@@ -93,6 +93,13 @@ class Settings(BaseSettings):
         default=4096 * MIB, ge=MIB, description="Disk that each service may use for bodies and open chunked messages."
     )
 
+    redact: str = Field(
+        default="secrets,tokens,emails,cards",
+        description="What is taken out of records before they are written: some of these, or `off`.",
+    )
+    redact_file: str = Field(
+        default="", description="A file of further patterns to redact, `name = pattern` a line (RE2); empty: none."
+    )
     unknown_chunk_version: Literal["dead-letter", "stop"] = Field(
         default="dead-letter", description="What a chunk of an unknown major version does: a dead letter, or a stop."
     )

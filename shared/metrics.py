@@ -57,6 +57,10 @@ DEAD_LETTERS_CLOSED = _counter("sluice_dead_letters_closed_total", "Dead letters
 PUSHES_DEDUPLICATED = _counter(
     "sluice_push_attempts_dropped_total", "Messages of a push's attempt dropped, for another attempt came first."
 )
+TEXT_ENTRIES = _counter(
+    "sluice_text_entries_total", "Entries that are not JSON, by the format they were read in.", "format"
+)
+REDACTIONS = _counter("sluice_redactions_total", "Values taken out of records before they were written.", "rule")
 STAGE_STOPPED = _gauge(
     "sluice_stage_stopped", "1 while a stage takes no more, for too much of it would be dead letters.", "stage"
 )

@@ -40,6 +40,8 @@ class Arrival(msgspec.Struct, frozen=True, gc=False):
     source: str | None = None  # declared source
     run_id: str | None = None
     origin: str | None = None  # only on a replay
+    partition: int = 0  # of raw-logs
+    at_ms: int = 0  # observed_timestamp, ms since the epoch
 
 
 def unmapped(

@@ -12,11 +12,12 @@ from fastapi import Path as PathParameter
 from pydantic import BaseModel, Field
 
 from processing.api.filters import Where
-from processing.api.paging import Listing, Page, after, cut
+from processing.api.paging import cut
 from processing.api.values import Instant, OptionalText
 from processing.store import Store
 from processing.store.schema import GPU_FIELDS, GPUS, LATEST_FIELDS, SERIES
 from shared import dcgm
+from shared.paging import Listing, Page, after
 from shared.service import Problem, ProblemError
 
 NAME_MAX: Final = 500  # characters; no host or GPU has a longer name

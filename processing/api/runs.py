@@ -7,9 +7,10 @@ from fastapi import Path as PathParameter
 from pydantic import BaseModel, Field
 
 from processing.api.filters import Where
-from processing.api.paging import Listing, Page, newest
+from processing.api.paging import newest
 from processing.api.values import Instant, OptionalText
 from processing.store import Store
+from shared.paging import Listing, Page
 from shared.service import Problem, ProblemError
 
 # A push that was retried has a receipt of each attempt, of which one was delivered: the first stands for them all.

@@ -10,10 +10,11 @@ from pydantic import BaseModel, Field, model_validator
 from processing.api import filters
 from processing.api.filters import Where
 from processing.api.gpus import NAME_MAX, not_known, page_of
-from processing.api.paging import Listing, Page, after, cut
+from processing.api.paging import cut
 from processing.api.values import Instant, OptionalText
 from processing.store import Store
 from shared import dcgm
+from shared.paging import Listing, Page, after
 from shared.service import Problem, ProblemError
 
 POINTS_MAX: Final = 11_000  # what a chart may ask for in one query, as in Prometheus

@@ -10,9 +10,9 @@ import httpx
 import pytest
 
 from processing.api import counts
-from processing.api.paging import cursor_of
 from processing.store import Store
 from processing.windows import Delta, lines_of
+from shared.paging import cursor_of
 from tests.contract.samples import anomaly, dead_letter, dead_letter_event, receipt, record, store_rows, window
 
 

@@ -7,9 +7,9 @@ import msgspec
 import pytest
 
 from native.fleet import COLUMNS, Plan, fleet_of, rows_of
-from processing.api.paging import cursor_of
 from processing.store import Batch, Store
 from processing.store.lines import invalid_lines
+from shared.paging import cursor_of
 from standardization.standardize import Arrival, Standardizer
 from tests.contract.conftest import Open
 from tests.contract.samples import batch, count, dead_letter, receipt, rows, sample, store_rows
