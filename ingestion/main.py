@@ -1,10 +1,12 @@
 """Ingestion, wired.
 
-HTTP, files > entries > frames > [transaction] > raw-logs, ingest-runs
+HTTP, OTLP, Loki, _bulk, files > entries > frames > [transaction] > raw-logs, ingest-runs
 """
 
 from ingestion.api import router
 from ingestion.ingest import STAGE, Ingest
+from ingestion.intake import Intake
+from ingestion.sources import elasticsearch, loki, otlp
 from shared import kafka, metrics
 from shared.config import Settings
 from shared.instance import Instance
@@ -31,8 +33,11 @@ def build(settings: Settings) -> Service:
         Loop(ingest.small.name, ingest.small.run, ingest.small.problems),
         Loop(ingest.large.name, ingest.large.run, ingest.large.problems),
     ]
-    api = router(settings, ingest, spool, lambda: watch.reachable)
-    return Service(NAME, settings, settings.ingestion_port, parts, [api], __doc__ or "")
+    intake = Intake(settings, ingest, spool, lambda: watch.reachable)
+    protocols = [protocol.router(settings, intake) for protocol in (otlp, loki, elasticsearch)]
+    return Service(
+        NAME, settings, settings.ingestion_port, parts, [router(settings, intake), *protocols], __doc__ or ""
+    )
 
 
 if __name__ == "__main__":

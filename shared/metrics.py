@@ -56,6 +56,9 @@ DEAD_LETTERS = _counter("sluice_dead_letters_total", "Dead letters written, by r
 PUSHES_DEDUPLICATED = _counter(
     "sluice_push_attempts_dropped_total", "Messages of a push's attempt dropped, for another attempt came first."
 )
+PUSH_REQUESTS = _gauge("sluice_push_requests_in_flight", "Pushes that ingestion is receiving or writing.")
+PUSH_BYTES = _gauge("sluice_push_bytes_in_flight", "Bytes of OTLP, Loki and _bulk bodies in ingestion's memory.")
+PUSHES_REFUSED = _counter("sluice_pushes_refused_total", "Pushes answered with 429, for too much was in flight.")
 LAST_PROGRESS = _gauge(
     "sluice_last_progress_timestamp_seconds",
     "When the stage last committed or found nothing to do, Unix time.",

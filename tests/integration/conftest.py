@@ -44,3 +44,16 @@ def stack(broker: Broker, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     """The whole stack, shared by the tests of a module."""
     with Stack(broker, tmp_path_factory.mktemp("stack"), f"t{uuid.uuid4().hex[:8]}-") as running:
         yield running
+
+
+@pytest.fixture
+def own_broker(kafka_libs: object, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Broker, list[object]]]:
+    """A broker that a test may kill; the list holds its process."""
+    port, controller_port = free_ports(2)
+    broker = Broker(tmp_path_factory.mktemp("kafka"), kafka_libs, port, controller_port)  # type: ignore[arg-type]
+    process = broker.start()
+    broker.wait_until_ready(process)
+    holder: list[object] = [process]
+    yield broker, holder
+    holder[0].terminate()  # type: ignore[attr-defined]
+    holder[0].wait(30)  # type: ignore[attr-defined]

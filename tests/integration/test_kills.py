@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from native.kafka import Broker, free_ports
+from native.kafka import Broker
 from tests.integration.entries import plain, plain_lines
 from tests.integration.stack import SERVICES, Stack, eventually
 
@@ -27,19 +27,6 @@ def seed() -> int:
     chosen = int(os.environ.get("SLUICE_SEED") or random.randrange(2**32))
     print(f"\nSLUICE_SEED={chosen}")  # noqa: T201 - shown when the test fails
     return chosen
-
-
-@pytest.fixture
-def own_broker(kafka_libs: object, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Broker, list[object]]]:
-    """A broker that a test may kill; the list holds its process."""
-    port, controller_port = free_ports(2)
-    broker = Broker(tmp_path_factory.mktemp("kafka"), kafka_libs, port, controller_port)  # type: ignore[arg-type]
-    process = broker.start()
-    broker.wait_until_ready(process)
-    holder: list[object] = [process]
-    yield broker, holder
-    holder[0].terminate()  # type: ignore[attr-defined]
-    holder[0].wait(30)  # type: ignore[attr-defined]
 
 
 class Client(threading.Thread):
