@@ -7,7 +7,7 @@ NATIVE := $(BIN)/python -m native
 PYTEST := $(BIN)/pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help run up down backup restore rebuild grow ingest summary health status logs clean doctor test coverage \
+.PHONY: help run up down backup restore rebuild grow ingest summary health status logs clean doctor test fuzz chaos coverage \
 	check lint dashboards openapi-gen bench bench-loss bench-growth bench-peers bench-peers-prepare \
 	system-tests system-tests-quick system-tests-performance lock docker-build docker-push e2e-compose
 
@@ -65,6 +65,10 @@ test: $(VENV)/development ## Unit, property, contract and integration tests; the
 	@$(NATIVE) prepare
 	$(PYTEST)
 
+chaos: $(VENV)/development ## Faults at random on three brokers for CHAOS_SECONDS (600), exactly once after each; SLUICE_SEED repeats
+	@$(NATIVE) prepare
+	$(BIN)/python -m tests.chaos
+
 coverage: $(VENV)/development ## The tests with their coverage; htmlcov/index.html shows it line by line
 	@$(NATIVE) prepare
 	$(BIN)/coverage run -m pytest
@@ -73,6 +77,9 @@ coverage: $(VENV)/development ## The tests with their coverage; htmlcov/index.ht
 
 dashboards: $(VENV)/development ## Write grafana/dashboards/*.json anew from grafana/build.py and the alert rules
 	$(BIN)/python -m grafana.build
+
+fuzz: $(VENV)/development ## Tampered chunks for FUZZ_SECONDS (60) each target; the seeds are printed, FUZZ_SEED repeats one
+	FUZZ_SECONDS=$(or $(FUZZ_SECONDS),60) $(PYTEST) -s tests/property/test_chunking_fuzz.py
 
 check: $(VENV)/development ## ruff, mypy strict, import-linter, the dashboards; promtool and amtool where they are installed
 	$(BIN)/ruff check .

@@ -22,6 +22,7 @@ from typing import Final
 
 from benchmarks import loss
 from benchmarks.beside import CEILING, Peer
+from benchmarks.chunks import Chunks
 from benchmarks.comparison import SIDE_BY_SIDE, comparison, comparison_summary
 from benchmarks.entries import SIZE
 from benchmarks.figures import Measure, Run, summary, table
@@ -29,7 +30,7 @@ from benchmarks.machine import describe
 from benchmarks.rig import Rig
 from benchmarks.scale_out import ScaleOut
 from benchmarks.standardization_stage import StandardizationStage
-from benchmarks.whole_chain import Burst, LargeEntry, LoneEntry
+from benchmarks.whole_chain import Burst, LargeEntry, LoneEntry, LoneEntryUnderLoad
 from native.kafka import prepare_jars
 from tests.integration.stack import ROOT
 
@@ -40,9 +41,12 @@ MEASURES: Final[Sequence[Measure]] = (
     Burst(),
     LoneEntry(),
     LargeEntry(),
+    Chunks(),
 )
 REPLICAS: Final[Sequence[Measure]] = (ScaleOut(1), ScaleOut(2), ScaleOut(4))
-NAMED: Final[Mapping[str, Measure]] = {each.name: each for each in (*SIDE_BY_SIDE, *MEASURES, *REPLICAS)}
+NAMED: Final[Mapping[str, Measure]] = {
+    each.name: each for each in (*SIDE_BY_SIDE, *MEASURES, *REPLICAS, LoneEntryUnderLoad())
+}
 BESIDE: Final = "peers"  # in `--only`: our stage in all its forms, and its peers
 
 

@@ -42,6 +42,7 @@ class Step:
     cpu_microseconds: dict[str, float]  # a record, by service
     resident_mb: dict[str, float]  # by service, with all of the million stored
     store_mb: float  # the embedded store's folder on disk
+    kafka_mb: float  # Kafka's folder on disk: all topics, one replica of each
 
     @property
     def cost(self) -> float:
@@ -68,6 +69,7 @@ def grow(rig: Rig, millions: int) -> list[Step]:
                     cpu_microseconds={name: cpu * 1e6 / rig.records for name, cpu in used.processes.items()},
                     resident_mb={name: resident_bytes(pid) / 1e6 for name, pid in pids.items()},
                     store_mb=_size(stack.folder / "data" / "processing" / "store") / 1e6,
+                    kafka_mb=_size(rig.folder / "kafka") / 1e6,
                 )
             )
             say(f"{steps[-1].stored:,} stored: {steps[-1].rate:,.0f}/s, {steps[-1].cost:.1f} µs a record")
@@ -93,14 +95,14 @@ def report(steps: list[Step]) -> str:
         + " | ".join(f"{name}, µs" for name in names)
         + " | "
         + " | ".join(f"{name}, MB" for name in names)
-        + " | store on disk, MB |",
-        "| ---: | ---: | ---: |" + " ---: |" * (2 * len(names) + 1),
+        + " | store on disk, MB | Kafka on disk, MB |",
+        "| ---: | ---: | ---: |" + " ---: |" * (2 * len(names) + 2),
     ]
     for step in steps:
         cells = [f"{step.stored:,}", f"{step.rate:,.0f}", f"{step.cost:.1f}"]
         cells += [f"{step.cpu_microseconds[name]:.1f}" for name in names]
         cells += [f"{step.resident_mb[name]:,.0f}" for name in names]
-        lines.append(f"| {' | '.join(cells)} | {step.store_mb:,.0f} |")
+        lines.append(f"| {' | '.join(cells)} | {step.store_mb:,.0f} | {step.kafka_mb:,.0f} |")
     lines += ["", "| from the second million to the last | growth | limit | |", "| --- | ---: | ---: | --- |"]
     lines += [
         f"| {label} | {growth:+.1%} | below {limit:.0%} | {'pass' if kept else '**fail**'} |"

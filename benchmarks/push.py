@@ -1,6 +1,8 @@
 """A client that pushes every file of a folder to ingestion, over a few connections, as fast as it is taken.
 
-    python -m benchmarks.push --url http://127.0.0.1:8001 --folder bodies [--connections 4]
+    python -m benchmarks.push --url http://127.0.0.1:8001 --folder bodies [--every 0.025 --bodies 1200]
+
+`--every`: a body is due every so many seconds, and late ones at once; `--bodies`: so many, the files over and over.
 
 Prints one line of JSON: when it began and ended (time.monotonic(), which all processes of a machine share), its own CPU
 seconds and peak memory, and what each run was told to be accepted. No Idempotency-Key, no source: so every body goes
@@ -9,6 +11,7 @@ to a partition of its own.
 
 import argparse
 import http.client
+import itertools
 import json
 import os
 import queue
@@ -21,13 +24,14 @@ from benchmarks.usage import peak_bytes
 
 
 class Client:
-    """Connections that share a queue of bodies."""
+    """Connections that share a queue of bodies, each due `every` seconds after the one before it."""
 
-    def __init__(self, url: str, bodies: list[Path], connections: int) -> None:
+    def __init__(self, url: str, bodies: list[Path], connections: int, every: float = 0.0) -> None:
         self._address = urlsplit(url).netloc
-        self._bodies: queue.SimpleQueue[Path] = queue.SimpleQueue()
-        for body in bodies:
-            self._bodies.put(body)
+        self._bodies: queue.SimpleQueue[tuple[float, Path]] = queue.SimpleQueue()
+        begun = time.monotonic()
+        for number, body in enumerate(bodies):
+            self._bodies.put((begun + number * every, body))
         self._connections = connections
         self.accepted: dict[str, int] = {}
         self._failures: list[str] = []
@@ -46,9 +50,11 @@ class Client:
         connection = http.client.HTTPConnection(self._address, timeout=120)
         while not self._failures:
             try:
-                body = self._bodies.get_nowait().read_bytes()
+                due, path = self._bodies.get_nowait()
             except queue.Empty:
                 break
+            body = path.read_bytes()
+            time.sleep(max(0.0, due - time.monotonic()))
             connection.request("POST", "/ingest", body, {"Content-Type": "application/x-ndjson"})
             response = connection.getresponse()
             answer = response.read()
@@ -65,8 +71,12 @@ def main() -> None:
     parser.add_argument("--url", required=True)
     parser.add_argument("--folder", type=Path, required=True)
     parser.add_argument("--connections", type=int, default=4)
+    parser.add_argument("--every", type=float, default=0.0)
+    parser.add_argument("--bodies", type=int)
     options = parser.parse_args()
-    client = Client(options.url, sorted(options.folder.glob("*.ndjson")), options.connections)
+    files = sorted(options.folder.glob("*.ndjson"))
+    bodies = list(itertools.islice(itertools.cycle(files), options.bodies or len(files)))
+    client = Client(options.url, bodies, options.connections, options.every)
     begun, cpu = time.monotonic(), time.process_time()
     client.push_all()
     ended, used = time.monotonic(), time.process_time() - cpu

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Final
 
+from benchmarks.entries import SIZE, write_bodies
 from benchmarks.figures import Figure, Run, Target, percentile
 from benchmarks.kafka_probe import MeasurementError
 from benchmarks.rig import BODY_BYTES, Rig
@@ -18,11 +19,18 @@ from tests.integration.stack import ROOT, SERVICES, Stack
 
 CONNECTIONS: Final = 4
 LONE_ENTRIES: Final = 100
+LOAD_RATE: Final = 40_000  # records a second beside lone entries
 LARGE_BYTES: Final = 64 * 1024 * 1024
 
 _PARTIES: Final = (*reversed(SERVICES), "kafka", "client")
 _WARM_ENTRIES: Final = 5
 _PAUSE_SECONDS: Final = 0.2  # up to this between two lone entries, so that they don't fall in step with a timer
+
+
+_LOAD_SECONDS: Final = 30.0
+_LOAD_WARM_SECONDS: Final = 5.0  # of these, before the first lone entry
+_LOAD_EVERY: Final = 0.025  # seconds between two bodies of the load
+_LOOK_SECONDS: Final = 0.01  # between two looks at the API under load
 
 
 @contextmanager
@@ -77,14 +85,25 @@ class Burst:
 
 def push(stack: Stack, folder: str) -> dict[str, Any]:
     """Push every body of the folder from a process of its own; what benchmarks.push told of it."""
+    return told(pusher(stack, folder))
+
+
+def pusher(stack: Stack, folder: str, *options: str) -> "subprocess.Popen[str]":
+    """A process of benchmarks.push."""
     command = [sys.executable, "-m", "benchmarks.push", "--url", stack.urls["ingestion"], "--folder", folder]
-    done = subprocess.run(
-        [*command, "--connections", str(CONNECTIONS)], cwd=ROOT, capture_output=True, text=True, check=False
-    )
-    if done.returncode:
-        raise MeasurementError(f"the client failed: {done.stderr}")
-    told: dict[str, Any] = json.loads(done.stdout)
-    return told
+    return subprocess.Popen(
+        [*command, "--connections", str(CONNECTIONS), *options],
+        cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+
+
+def told(process: "subprocess.Popen[str]") -> dict[str, Any]:
+    """What it told at its end."""
+    output, errors = process.communicate()
+    if process.returncode:
+        raise MeasurementError(f"the client failed: {errors}")
+    found: dict[str, Any] = json.loads(output)
+    return found
 
 
 def wait_until_stored(stack: Stack, records: int) -> float:
@@ -141,6 +160,58 @@ class LoneEntry:
                 waits.append(1000 * (time.perf_counter() - begun))
         measured = waits[_WARM_ENTRIES:]
         return {"p50_ms": percentile(measured, 50), "p99_ms": percentile(measured, 99), "max_ms": max(measured)}
+
+
+class LoneEntryUnderLoad:
+    """One entry at a time beside a steady stream of others: until the API shows it as the newest of its source."""
+
+    name = "lone-loaded"
+    title = f"A lone entry beside {LOAD_RATE:,} records/s, push to /analytics/recent"
+    figures: Sequence[Figure] = (
+        Figure("p50_ms", "p50", "ms", target=Target(250, "below")),
+        Figure("p99_ms", "p99", "ms", target=Target(800, "below")),
+        Figure("max_ms", "slowest", "ms"),
+        Figure("entries", "lone entries", ""),
+        Figure("rate", "rate at which the others were taken", "records/s"),
+        Figure("behind_seconds", "last of the others taken to all stored", "s", 2),
+    )
+
+    def run(self, rig: Rig) -> Run:
+        r = random.Random(rig.seed)
+        with running(rig) as stack:
+            folder = stack.folder / "load"
+            write_bodies(rig.entries, folder, round(LOAD_RATE * _LOAD_EVERY) * (SIZE + 1))
+            options = ("--every", str(_LOAD_EVERY), "--bodies", str(round(_LOAD_SECONDS / _LOAD_EVERY)))
+            load = pusher(stack, str(folder), *options)
+            time.sleep(_LOAD_WARM_SECONDS)
+            waits: list[float] = []
+            while load.poll() is None:
+                time.sleep(r.uniform(0, _PAUSE_SECONDS))
+                waits.append(1000 * self._one(stack, len(waits)))
+            others = told(load)
+            count = sum(others["accepted"].values())
+            ended = wait_until_stored(stack, count + len(waits))
+            check(stack, others["accepted"], count, count + len(waits))
+        return {
+            "p50_ms": percentile(waits, 50),
+            "p99_ms": percentile(waits, 99),
+            "max_ms": max(waits),
+            "entries": len(waits),
+            "rate": count / (others["ended"] - others["begun"]),
+            "behind_seconds": ended - others["ended"],
+        }
+
+    def _one(self, stack: Stack, number: int) -> float:
+        """Seconds until the entry is the newest of its source."""
+        entry = json.dumps({"source": "lone", "api": "Beside", "status": "SUCCESS", "number": number}).encode()
+        begun = time.perf_counter()
+        run_id = stack.push(entry, kind="application/json").raise_for_status().json()["run_id"]
+        while time.perf_counter() - begun < 60:
+            found = stack.get("processing", "/analytics/recent", limit=1, source="lone").raise_for_status().json()
+            if found["records"] and found["records"][0]["run_id"] == run_id:
+                return time.perf_counter() - begun
+            time.sleep(_LOOK_SECONDS)
+        raise MeasurementError(f"not stored within 60 s; see {stack.folder}")
 
 
 class LargeEntry:

@@ -68,6 +68,11 @@ def prometheus_version() -> "str | None":
     return found.group(1) if found else None
 
 
+def faketime_version() -> "str | None":
+    found = re.search(r"faketime: Version (\S+)", _output("faketime", "--version"))
+    return found.group(1) if found else None
+
+
 def alertmanager() -> "str | None":
     """Where Alertmanager's program is: Debian gives it another name than its authors."""
     return shutil.which("alertmanager") or shutil.which("prometheus-alertmanager")
@@ -86,6 +91,7 @@ TOOLS = {
         Tool("maven", "maven", maven_version, "Maven fetches Kafka's jars"),
         Tool("prometheus", "prometheus", prometheus_version, "Prometheus keeps the metrics"),
         Tool("alertmanager", "prometheus-alertmanager", alertmanager_version, "Alertmanager tells of alerts"),
+        Tool("faketime", "faketime", faketime_version, "the fault tests let a service's clock jump"),
     )
 }
 

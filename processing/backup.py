@@ -134,7 +134,7 @@ def _wait_for_store(settings: Settings, topics: kafka.Topics, store: Store) -> N
     """Until the store holds all that the topics of this moment lead to. Raises BackupError when that takes too long."""
     until = time.monotonic() + PATIENCE_S
     read = _ends(settings, topics, [STANDARDIZED_LOGS])
-    _wait(settings, until, read, lambda: topics.committed(STAGE, _CALL_S))
+    _wait(settings, until, read, lambda: topics.committed(STAGE, list(read), _CALL_S))
     written = _ends(settings, topics, STORED)
     ids = topics.ids([settings.topic(name) for name in STORED])
     _wait(

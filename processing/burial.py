@@ -50,7 +50,7 @@ class Burial:
         self._bury(
             {
                 (token, line.table, line.element, line.line): letter_of(
-                    line.table, line.value, line.detail, self._stage
+                    line.table, line.value, line.detail, self._stage, f"{token}/{line.table}/{line.element}/{line.line}"
                 )
                 for line in invalid
             }

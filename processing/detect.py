@@ -8,7 +8,7 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Annotated, Final
+from typing import Annotated, Final, NamedTuple
 
 import msgspec
 
@@ -97,6 +97,13 @@ class Rules:
 Log = Annotated[float, msgspec.Meta(ge=-_LOG_MAX, le=_LOG_MAX)]
 
 
+class Expectation(NamedTuple):
+    """What a history expected of a value that is over its limit."""
+
+    typical: float | None  # None without history
+    limit: float
+
+
 class BaselineState(msgspec.Struct, frozen=True, omit_defaults=True):
     """A Baseline as it is kept: its first values while they are few, then centre and spread. All in logarithms."""
 
@@ -146,26 +153,48 @@ class Baseline:
             self.center = math.log(quantity.reference / 2)
             self.watch = math.log(quantity.absolute_limit) - self.center
 
-    def learn(self, log: float) -> None:
-        """Take in a success, by the quantity's log_of its value."""
-        if self._first is not None:
-            self._begin(self._first, log)
-            return
-        spread = self._spread
-        self._count = count = self._count + 1
-        weight = self.rules.history_weight
-        if count * weight < 1:  # a young history is the plain mean of what it saw
-            weight = 1 / count
-        step = log - self.center
-        if step > _CLIP * spread:
-            step = _CLIP * spread
-        elif step < -_CLIP * spread:
-            step = -_CLIP * spread
-        self.center += weight * step
-        spread += weight * (_SIGMA_OF_MEAN * abs(step) - spread)
-        if spread < _SPREAD_MIN:
-            spread = _SPREAD_MIN
-        self._spread = spread
+    def follow(
+        self, values: Sequence[float | None], successes: Sequence[bool]
+    ) -> tuple[list[float], dict[int, "Expectation"]]:
+        """Judge values of the quantity in turn, each by the history before it, and take in those of successes.
+
+        Returns what each costs, 1 + (value / half)^2, where half is twice the typical value, and 1 where there is none;
+        and of those over the limit, by position, what was expected instead.
+        """
+        quantity, floor, newest = self.quantity, self.quantity.floor, self.rules.history_weight
+        count, center, spread, watch = self._count, self.center, self._spread, self.watch
+        costs: list[float] = []
+        over: dict[int, Expectation] = {}
+        for value, success in zip(values, successes, strict=True):
+            if value is None:
+                costs.append(1.0)
+                continue
+            log = math.log(value) if floor < value < _CEILING else quantity.log_of(value)
+            step = log - center
+            costs.append(1.0 + math.exp(2 * step) / 4)
+            if step > watch:
+                self._count, self.center, self._spread = count, center, spread
+                limit = self.limit
+                if value > limit:
+                    over[len(costs) - 1] = Expectation(self.expected, limit)
+            if not success:
+                continue
+            if self._first is not None:
+                self._begin(self._first, log)
+                count, center, spread, watch = self._count, self.center, self._spread, self.watch
+                continue
+            count += 1
+            weight = newest if count * newest >= 1 else 1 / count  # a young history is the plain mean of what it saw
+            if step > _CLIP * spread:
+                step = _CLIP * spread
+            elif step < -_CLIP * spread:
+                step = -_CLIP * spread
+            center += weight * step
+            spread += weight * (_SIGMA_OF_MEAN * abs(step) - spread)
+            if spread < _SPREAD_MIN:
+                spread = _SPREAD_MIN
+        self._count, self.center, self._spread = count, center, spread
+        return costs, over
 
     def _begin(self, first: list[float], log: float) -> None:
         first.append(log)
@@ -199,6 +228,25 @@ class Baseline:
         return BaselineState(count=self._count, center=self.center, spread=self._spread)
 
 
+class Anomaly(msgspec.Struct, frozen=True):
+    """An anomaly as its line holds it; one line for each reason of an entry."""
+
+    kind: str
+    record_id: str
+    run_id: str | None
+    timestamp: str
+    observed_timestamp: str
+    service_name: str
+    event_name: str
+    outcome: str
+    reason: str  # one of AnomalyReason
+    value: float  # in unit; of a failure 1
+    expected: float | None  # what the history expects, null without one; of a failure 0
+    limit: float | None  # more than this is an anomaly; null of a failure
+    unit: str
+    detail: str
+
+
 class Series:
     """The history of one operation of one source."""
 
@@ -210,12 +258,45 @@ class Series:
         self.memory = Baseline(rules.memory, rules, state.memory)
         self.changed_at = 0  # on the clock of its keeper
 
-    def learn(self, log_duration: float | None, log_memory: float | None) -> None:
-        """Take in a success, by the logarithms of what it reports."""
-        if log_duration is not None:
-            self.duration.learn(log_duration)
-        if log_memory is not None:
-            self.memory.learn(log_memory)
+    def follow(self, records: Sequence[Record]) -> tuple[list[int | None], dict[int, list[Anomaly]]]:
+        """Judge records of the series in turn, each by the history before it, and take in what the successes report.
+
+        Returns the efficiency score of each in tenths, 0 to 1000, and what is unusual, by position: most often nothing.
+        A score is None where there is nothing to score: no duration and no memory, or an outcome that is neither
+        success nor failure.
+        """
+        outcomes = [record.outcome for record in records]
+        successes = [outcome == SUCCESS for outcome in outcomes]
+        durations = [record.duration_s for record in records]
+        memories = [record.memory_bytes for record in records]
+        duration_costs, long = self.duration.follow(durations, successes)
+        memory_costs, high = self.memory.follow(memories, successes)
+        scores: list[int | None] = []
+        found: dict[int, list[Anomaly]] = {}
+        for outcome, seconds, size, duration_cost, memory_cost in zip(
+            outcomes, durations, memories, duration_costs, memory_costs, strict=True
+        ):
+            if outcome == SUCCESS:
+                if seconds is not None and size is not None:
+                    scores.append(int(1000 / math.sqrt(duration_cost * memory_cost) + 0.5))
+                elif seconds is not None or size is not None:
+                    scores.append(int(1000 / (duration_cost * memory_cost) + 0.5))
+                else:
+                    scores.append(None)
+            elif outcome in FAILURES:
+                found[len(scores)] = [_failure(records[len(scores)])]
+                scores.append(0)
+            else:
+                scores.append(None)
+        for quantity, values, over in (
+            (self.duration.quantity, durations, long),
+            (self.memory.quantity, memories, high),
+        ):
+            for at, expectation in over.items():
+                found.setdefault(at, []).append(
+                    _excess(records[at], quantity, values[at], expectation, self.duration.rules)
+                )
+        return scores, found
 
 
 _encode = msgspec.json.Encoder().encode
@@ -246,60 +327,6 @@ def series_from_bytes(key: tuple[str, str], value: bytes, rules: Rules) -> Serie
     return Series(key, rules, _state.read(value))
 
 
-class Anomaly(msgspec.Struct, frozen=True):
-    """An anomaly as its line holds it; one line for each reason of an entry."""
-
-    kind: str
-    record_id: str
-    run_id: str | None
-    timestamp: str
-    observed_timestamp: str
-    service_name: str
-    event_name: str
-    outcome: str
-    reason: str  # one of AnomalyReason
-    value: float  # in unit; of a failure 1
-    expected: float | None  # what the history expects, null without one; of a failure 0
-    limit: float | None  # more than this is an anomaly; null of a failure
-    unit: str
-    detail: str
-
-
-_NOTHING: Sequence[Anomaly] = ()
-
-
-def judge(
-    record: Record, history: Series, log_duration: float | None, log_memory: float | None
-) -> tuple[int | None, Sequence[Anomaly]]:
-    """The efficiency score of a record in tenths, 0 to 1000, and what is unusual about it: most often nothing.
-
-    The logarithms are Quantity.log_of what it reports. The score is None where there is nothing to score: no duration
-    and no memory, or an outcome that is neither success nor failure.
-    """
-    anomalies = _NOTHING
-    cost = 1.0  # of duration times that of memory; each is 1 + (value / half)^2, and half is twice the typical value
-    known = 0
-    if log_duration is not None:
-        above = log_duration - history.duration.center
-        cost += math.exp(2 * above) / 4
-        known = 1
-        if above > history.duration.watch:
-            anomalies = _excess(record, record.duration_s, history.duration)
-    if log_memory is not None:
-        above = log_memory - history.memory.center
-        cost *= 1 + math.exp(2 * above) / 4
-        known += 1
-        if above > history.memory.watch:
-            anomalies = [*anomalies, *_excess(record, record.memory_bytes, history.memory)]
-    if record.outcome == SUCCESS:
-        if known == 2:
-            return int(1000 / math.sqrt(cost) + 0.5), anomalies
-        return (int(1000 / cost + 0.5) if known else None), anomalies
-    if record.outcome in FAILURES:
-        return 0, [_failure(record), *anomalies]
-    return None, anomalies
-
-
 def _failure(record: Record) -> Anomaly:
     ending = f": {record.body[:200]}" if record.body else "."
     return _anomaly(
@@ -313,32 +340,28 @@ def _failure(record: Record) -> Anomaly:
     )
 
 
-def _excess(record: Record, value: float | None, baseline: Baseline) -> Sequence[Anomaly]:
-    """The anomaly of a value that is to be watched, if it is over the limit."""
-    limit = baseline.limit
-    if value is None or value <= limit:
-        return _NOTHING
-    quantity = baseline.quantity
+def _excess(record: Record, quantity: Quantity, value: float | None, expectation: Expectation, rules: Rules) -> Anomaly:
+    """The anomaly of a value that is over the limit."""
+    assert value is not None
+    typical, limit = expectation
     verb = "took" if quantity.unit == "s" else "used"
     detail = f"{record.event_name} of {record.service_name} {verb} {_spoken(value, quantity)}"
-    if baseline.expected is None:
+    if typical is None:
         detail += (
             f", over the limit of {_spoken(limit, quantity)} for an operation"
-            f" with fewer than {baseline.rules.history_min} successes to compare with."
+            f" with fewer than {rules.history_min} successes to compare with."
         )
     else:
-        detail += f", where {_spoken(baseline.expected, quantity)} is usual and {_spoken(limit, quantity)} the limit."
-    return [
-        _anomaly(
-            record,
-            quantity.reason,
-            value=float(value),
-            expected=baseline.expected,
-            limit=limit,
-            unit=quantity.unit,
-            detail=detail,
-        )
-    ]
+        detail += f", where {_spoken(typical, quantity)} is usual and {_spoken(limit, quantity)} the limit."
+    return _anomaly(
+        record,
+        quantity.reason,
+        value=float(value),
+        expected=typical,
+        limit=limit,
+        unit=quantity.unit,
+        detail=detail,
+    )
 
 
 def _anomaly(

@@ -1,14 +1,19 @@
 """Processing, wired.
 
 standardized-logs > [stage loop: frames > records > metrics, windows, anomalies] > processed-metrics
-processed-metrics, dead-letters, ingest-runs > [sink: ledger > rows] > store > API, metrics
+processed-metrics, dead-letters, dead-letter-events, ingest-runs > [sink: ledger > rows] > store > API, metrics
+dead-letters > [desk] > the topic where the entry was read, dead-letter-events
 """
 
-from processing.api import raw, upkeep
+from processing.api import closing, raw, upkeep
 from processing.api import routers as store_routers
 from processing.api.counts import counts
+from processing.api.originals import Originals, limit
 from processing.counts import EntriesBySource
+from processing.desk import STAGE as DESK
+from processing.desk import Desk
 from processing.detect import AnomalyReason
+from processing.letters import Action
 from processing.sink import STAGE as SINK
 from processing.sink import TOPICS as SINK_TOPICS
 from processing.sink import Sink
@@ -25,7 +30,7 @@ from shared.service import Loop, Part, Service, main
 from shared.spool import Spool
 from shared.stage import Stage
 from shared.survey import Survey
-from shared.topics import DEAD_LETTERS, PROCESSED_METRICS, PROCESSING_STATE, STANDARDIZED_LOGS
+from shared.topics import DEAD_LETTERS, PROCESSED_METRICS, PROCESSING_STATE, RAW_LOGS, STANDARDIZED_LOGS
 
 NAME = "processing"
 
@@ -45,6 +50,8 @@ def build(settings: Settings) -> Service:
     metrics.touch(SINK, Reason, SINK_TOPICS)
     for table in TABLES:
         metrics.STORED_ROWS.labels(table.name)
+    for action in Action:
+        metrics.DEAD_LETTERS_CLOSED.labels(action)
     for anomaly in AnomalyReason:
         metrics.ANOMALIES.labels(anomaly)
     EntriesBySource(lambda: counts(store), settings.source_labels).register(metrics.REGISTRY)
@@ -63,17 +70,23 @@ def build(settings: Settings) -> Service:
         instance_id=instance.id,
         spool=spools[0],
     )
+    desk = Desk(settings)
+    at_once = limit()
+    originals = {topic: Originals(settings, topic, spools[2], at_once) for topic in (RAW_LOGS, DEAD_LETTERS)}
+    letters = closing.Letters(settings, store, originals[DEAD_LETTERS], desk, spools[2])
     # stopped in the reverse order: first what feeds the sink, then the sink
     parts: list[Part] = [
         watch,
         Loop(survey.name, survey.run, list),
         Loop(SOURCES, sources.run, list),
+        Loop(DESK, desk.run, list),
         Loop(SINK, sink.run, sink.problems),
         Loop(STAGE, stage.run, stage.problems),
     ]
     routers = [
         *store_routers(store),
-        raw.router(settings, spools[2]),
+        raw.router(originals[RAW_LOGS]),
+        closing.router(letters, settings.entry_max_bytes),
         upkeep.router(settings, store, backups),
     ]
     return Service(NAME, settings, settings.processing_port, parts, routers, __doc__ or "", store.close)

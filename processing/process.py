@@ -8,9 +8,10 @@ import functools
 import json
 import math
 import re
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from operator import itemgetter
 from typing import Annotated, Any, Final, Literal, NamedTuple
 
 import msgspec
@@ -66,7 +67,7 @@ class _Partition:
 
     def __init__(self) -> None:
         self.series: dict[tuple[str, str], Series] = {}  # as restored, in the order of their changes, then the new ones
-        self.clock = 0  # counts the changes of histories
+        self.clock = 0  # counts records
         self.saved_at = 0  # the clock when the changes were last handed out
         self.changed: list[Series] = []  # since then
         self.forgotten: list[tuple[str, str]] = []  # for want of room, since then
@@ -79,6 +80,8 @@ _encode = _encoder.encode
 _seconds = r":[0-5]\d(?:\.\d{3}|\.\d{6}|\.\d{9})?Z"
 _instants = re.compile(rf"(?:\d{{4}}-\d\d-\d\dT\d\d:\d\d{_seconds}\n)*+", re.ASCII).fullmatch
 
+_REASONS: Final = b',"anomalies":%b}'
+
 # what every measured line is given, by its efficiency in tenths
 _UNSCORED: Final = b',"kind":"record"'
 _SCORED: Final = [b',"kind":"record","efficiency":%.1f' % (tenths / 10) for tenths in range(1001)]
@@ -89,41 +92,30 @@ class Processor:
 
     def __init__(self, rules: Rules) -> None:
         self._rules = rules
-        self._unknown = Series(("", ""), rules)  # judges an operation without history; never learns
         self._partitions: dict[int, _Partition] = {}
 
     def process(self, partition: int, lines: Sequence[bytes]) -> Processed:
         """Measure and judge lines of a partition of standardized-logs, in order, and add them to this transaction."""
         state = self._partitions.setdefault(partition, _Partition())
-        histories, deltas = state.series, state.deltas
-        log_duration_of, log_memory_of = self._rules.duration.log_of, self._rules.memory.log_of
-        measured: list[bytes] = []
-        anomalies: list[bytes] = []
         rejected: list[Rejected] = []
-        for record, line in _read(lines, rejected):
-            service_name, event_name = record.service_name, record.event_name
-            known = histories.get((service_name, event_name))
-            log_duration = None if record.duration_s is None else log_duration_of(record.duration_s)
-            log_memory = None if record.memory_bytes is None else log_memory_of(record.memory_bytes)
-            tenths, found = detect.judge(record, known or self._unknown, log_duration, log_memory)
-            measured.append(_spliced(line, record, tenths, found))
-            if found:
-                anomalies += map(_encode, found)
-
-            window = (service_name, event_name, record.timestamp[:16])
-            delta = deltas.get(window)
-            if delta is None:
-                delta = deltas[window] = windows.Delta()
-            delta.add(record, tenths)
-
-            if record.outcome == SUCCESS and not (log_duration is None and log_memory is None):
-                series = known or self._admit(state, (service_name, event_name))
-                if series.changed_at <= state.saved_at:
-                    state.changed.append(series)
-                state.clock += 1
-                series.changed_at = state.clock
-                series.learn(log_duration, log_memory)
-        return Processed(measured, anomalies, rejected)
+        records, measured = _read(lines, rejected)
+        anomalies: list[tuple[int, Anomaly]] = []
+        for key, positions in self._together(state, records):
+            series = state.series.get(key) or Series(key, self._rules)
+            theirs = [records[at] for at in positions]
+            scores, found = series.follow(theirs)
+            _splice(measured, positions, theirs, scores)
+            for number, unusual in found.items():
+                at = positions[number]
+                measured[at] = measured[at][:-1] + _REASONS % _encode([anomaly.reason for anomaly in unusual])
+                anomalies += [(at, anomaly) for anomaly in unusual]
+            _add_to_windows(state.deltas, key, theirs, scores)
+            taught = next((at for at in reversed(positions) if _teaches(records[at])), None)
+            if taught is not None:
+                self._keep(state, series, state.clock + 1 + taught)
+        state.clock += len(records)
+        anomalies.sort(key=itemgetter(0))
+        return Processed(measured, [_encode(anomaly) for _, anomaly in anomalies], rejected)
 
     def windows(self) -> list[tuple[int, bytes]]:
         """(partition, line) of what this transaction adds to each window; then nothing is left to add."""
@@ -162,33 +154,84 @@ class Processor:
         """Drop all that is known of a partition: it was given up, or its transaction was aborted."""
         self._partitions.pop(partition, None)
 
-    def _admit(self, state: _Partition, key: tuple[str, str]) -> Series:
-        """Begin a history; where there are too many, the tenth that changed least recently is forgotten."""
-        if len(state.series) >= self._rules.series_max:
-            by_age = sorted(state.series.values(), key=_changed_at)
-            for series in by_age[: len(by_age) // _FORGOTTEN_SHARE + 1]:
-                del state.series[series.key]
-                state.forgotten.append(series.key)
-        series = state.series[key] = Series(key, self._rules)
-        return series
+    def _together(
+        self, state: _Partition, records: Sequence[Record]
+    ) -> Iterable[tuple[tuple[str, str], Sequence[int]]]:
+        """The positions of the records of each series: they are judged in one go, for no series knows of another.
+
+        Where a history may have to give way, it is one record after the other: which one does depends on their order.
+        """
+        together: dict[tuple[str, str], list[int]] = {}
+        for at, record in enumerate(records):
+            key = (record.service_name, record.event_name)
+            positions = together.get(key)
+            if positions is None:
+                together[key] = [at]
+            else:
+                positions.append(at)
+        if len(state.series) + len(together.keys() - state.series.keys()) <= self._rules.series_max:
+            return together.items()
+        return [((record.service_name, record.event_name), (at,)) for at, record in enumerate(records)]
+
+    def _keep(self, state: _Partition, series: Series, clock: int) -> None:
+        """Note that a history changed. A new one begins; where they are too many, a tenth is forgotten."""
+        if series.key not in state.series:
+            if len(state.series) >= self._rules.series_max:
+                by_age = sorted(state.series.values(), key=_changed_at)
+                for old in by_age[: len(by_age) // _FORGOTTEN_SHARE + 1]:
+                    del state.series[old.key]
+                    state.forgotten.append(old.key)
+            state.series[series.key] = series
+        if series.changed_at <= state.saved_at:
+            state.changed.append(series)
+        series.changed_at = clock
+
+
+def _teaches(record: Record) -> bool:
+    """Whether a history changes by this record."""
+    return record.outcome == SUCCESS and not (record.duration_s is None and record.memory_bytes is None)
+
+
+def _add_to_windows(
+    deltas: dict[tuple[str, str, str], windows.Delta],
+    key: tuple[str, str],
+    records: Sequence[Record],
+    scores: Sequence[int | None],
+) -> None:
+    """Add records of a series to the minutes that they belong to."""
+    minutes: dict[str, list[int]] = {}
+    for at, record in enumerate(records):
+        minutes.setdefault(record.timestamp[:16], []).append(at)
+    for minute, positions in minutes.items():
+        delta = deltas.get((*key, minute))
+        if delta is None:
+            delta = deltas[*key, minute] = windows.Delta()
+        delta.add([records[at] for at in positions], [scores[at] for at in positions])
 
 
 def _changed_at(series: Series) -> int:
     return series.changed_at
 
 
-def _read(lines: Sequence[bytes], rejected: list[Rejected]) -> Iterator[tuple[Record, bytes]]:
+def _read(lines: Sequence[bytes], rejected: list[Rejected]) -> tuple[list[Record], list[bytes]]:
     """The records of the lines, each with its line fit to be spliced; lines that are none are added to `rejected`."""
+    records: list[Record] = []
+    fit: list[bytes] = []
     for start in range(0, len(lines), _PIECE):
         piece = lines[start : start + _PIECE]
         try:
-            yield from zip(_read_canonical(piece), piece, strict=True)
+            records += _read_canonical(piece)
+            fit += piece
         except (msgspec.DecodeError, ValueError):  # find out which, one by one
             for index, line in enumerate(piece, start):
                 try:
-                    yield _read_one(line)
+                    record, line = _read_one(line)
                 except (msgspec.DecodeError, ValueError) as error:  # UnicodeDecodeError is a ValueError
                     rejected.append(Rejected(index, Reason.INVALID_RECORD, str(error)[:_DETAIL_MAX], line))
+                else:
+                    records.append(record)
+                    fit.append(line)
+    return records, fit
 
 
 def _read_canonical(lines: Sequence[bytes]) -> list[_StrictRecord]:
@@ -244,17 +287,20 @@ def _exists(minute: str) -> bool:
         return False
 
 
-def _spliced(line: bytes, record: Record, tenths: int | None, anomalies: Sequence[Anomaly]) -> bytes:
-    """The line with the metrics put in before its last brace, its own bytes untouched."""
-    metrics = _UNSCORED if tenths is None else _SCORED[tenths]
-    if record.duration_s:
-        if record.rows is not None:
-            metrics += _rate(b',"rows_per_s":%.6g', record.rows / record.duration_s)
-        if record.transfer_bytes is not None:
-            metrics += _rate(b',"bytes_per_s":%.6g', record.transfer_bytes / record.duration_s)
-    if anomalies:
-        metrics += b',"anomalies":' + _encode([anomaly.reason for anomaly in anomalies])
-    return line[:-1] + (metrics + b"}")  # the long part is copied once
+def _splice(
+    lines: list[bytes], positions: Sequence[int], records: Sequence[Record], scores: Sequence[int | None]
+) -> None:
+    """Put the metrics of these records into their lines, before the last brace, their own bytes untouched."""
+    for at, record, tenths in zip(positions, records, scores, strict=True):
+        metrics = _UNSCORED if tenths is None else _SCORED[tenths]
+        seconds = record.duration_s
+        if seconds:
+            rows, transferred = record.rows, record.transfer_bytes
+            if rows is not None:
+                metrics += _rate(b',"rows_per_s":%.6g', rows / seconds)
+            if transferred is not None:
+                metrics += _rate(b',"bytes_per_s":%.6g', transferred / seconds)
+        lines[at] = lines[at][:-1] + (metrics + b"}")  # the long part is copied once
 
 
 def _rate(field: bytes, rate: float) -> bytes:

@@ -1,4 +1,4 @@
-"""From messages of the three topics that the sink reads to rows of the store's tables. Pure."""
+"""From messages of the topics that the sink reads to rows of the store's tables. Pure."""
 
 import hashlib
 import re
@@ -14,10 +14,19 @@ from processing.detect import AnomalyReason
 from shared.errors import Reason
 from shared.frames import entries
 from shared.records import DeadLetter, Kind, timestamp_of
-from shared.topics import DEAD_LETTERS, H_CONTENT_TYPE, H_KIND, INGEST_RUNS, PROCESSED_METRICS
+from shared.topics import (
+    DEAD_LETTER_EVENTS,
+    DEAD_LETTERS,
+    H_CONTENT_TYPE,
+    H_KIND,
+    H_LINE,
+    INGEST_RUNS,
+    PROCESSED_METRICS,
+)
 
 Headers = Sequence[tuple[str, bytes | None]]
 
+_TABLE_OF_TOPIC: Final = {INGEST_RUNS: "runs", DEAD_LETTER_EVENTS: "dead_letter_events"}
 _TABLES: Final[dict[str, str]] = {Kind.RECORD: "records", Kind.WINDOW: "windows", Kind.ANOMALY: "anomalies"}
 
 
@@ -46,8 +55,8 @@ def rows_of(
 
     `last` is the offset of its last chunk, `size` that of the whole value; a dead letter's own bytes are not needed.
     """
-    if place.topic == INGEST_RUNS:
-        return [Row(offset, last, "runs", value, 1)]
+    if place.topic in _TABLE_OF_TOPIC:
+        return [Row(offset, last, _TABLE_OF_TOPIC[place.topic], value, 1)]
     if place.topic == DEAD_LETTERS:
         return [Row(offset, last, "dead_letters", _dead_letter_line(place, offset, timestamp_ms, size, headers), 1)]
     named = dict(headers)
@@ -95,18 +104,38 @@ def anomaly_reasons(elements: Iterable[bytes]) -> Counter[str]:
     return reasons
 
 
-def letter_of(table: str, line: bytes, detail: str, stage: str) -> DeadLetter:
-    """The dead letter of a line that the store can't take: a foreign producer's, for our own are made to fit."""
+class Identity(msgspec.Struct, frozen=True):
+    """What a line says of the entry that it was made of."""
+
+    record_id: str | None = None
+    run_id: str | None = None
+    origin: str | None = None
+
+
+def identity_of(line: bytes) -> Identity:
+    """The identity in a line, an empty one where it holds none that can be read or is too long to be ours."""
     try:
-        known = msgspec.json.decode(line, type=_Identified)
+        found = msgspec.json.decode(line, type=Identity)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        known = _Identified()
+        return Identity()
+    longest = max(len(text or "") for text in (found.record_id, found.run_id, found.origin))
+    return found if longest <= 1_024 else Identity()
+
+
+def letter_of(table: str, line: bytes, detail: str, stage: str, place: str) -> DeadLetter:
+    """The dead letter of a line that the store can't take: a foreign producer's, for our own are made to fit.
+
+    `place` is the same for the same line of a repeated batch: after a crash there may be two letters of one line, and
+    only one of them may be replayed.
+    """
+    known = identity_of(line)
+    kind = [(H_KIND, name.encode()) for name, its in _TABLES.items() if its == table]
     return DeadLetter(
         value=line,
         reason=Reason.INVALID_RECORD,
         detail=f"no row of {table}: {detail}"[:300],
         stage=stage,
-        topic=PROCESSED_METRICS,
+        topic=next((topic for topic, its in _TABLE_OF_TOPIC.items() if its == table), PROCESSED_METRICS),
         partition=-1,
         offset=-1,
         index=0,
@@ -114,17 +143,12 @@ def letter_of(table: str, line: bytes, detail: str, stage: str) -> DeadLetter:
         time=timestamp_of(time.time_ns()),
         run_id=known.run_id,
         origin=known.origin,
+        headers=(*kind, (H_LINE, place.encode())),
     )
 
 
 class _Reasoned(msgspec.Struct):
     reason: str
-
-
-class _Identified(msgspec.Struct):
-    record_id: str | None = None
-    run_id: str | None = None
-    origin: str | None = None
 
 
 class _Kinded(msgspec.Struct):

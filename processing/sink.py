@@ -1,4 +1,4 @@
-"""From processed-metrics, dead-letters and ingest-runs into the store, exactly once, by the store's ledger.
+"""From processed-metrics, dead-letters with their events and ingest-runs into the store, once, by the store's ledger.
 
     fetch -> assemble chunks -> gather -> ledger(open) -> insert -> ledger(closed)
 
@@ -25,11 +25,11 @@ from shared.errors import FencedError, KafkaUnavailableError, StoreError
 from shared.kafka import AbortRequiredError
 from shared.reading import Reading, is_end
 from shared.spool import Spool
-from shared.topics import DEAD_LETTERS, INGEST_RUNS, PROCESSED_METRICS
+from shared.topics import DEAD_LETTER_EVENTS, DEAD_LETTERS, INGEST_RUNS, PROCESSED_METRICS
 
 STAGE: Final = "sink"
 GROUP: Final = "sink"
-TOPICS: Final = (PROCESSED_METRICS, DEAD_LETTERS, INGEST_RUNS)
+TOPICS: Final = (PROCESSED_METRICS, DEAD_LETTERS, DEAD_LETTER_EVENTS, INGEST_RUNS)
 EXPIRY_MS: Final = 60_000  # every chunked message here is one transaction: all of its chunks can be read, or none
 HELD_S: Final = 10.0  # rows that wait longer than this for the rest of a chunked message are a problem
 REREAD_S: Final = 120.0  # how long reading one range again may take
@@ -164,6 +164,7 @@ class _Session:
         ids = self._topics.ids(full)
         self._ids = {self._names[name]: topic_id for name, topic_id in ids.items()}
         counts = self._topics.partitions(full)
+        self._topics.refuse_compacted(full)
         return [Place(self._names[name], ids[name], partition) for name in full for partition in range(counts[name])]
 
     def _assign(self, places: list[Place]) -> None:
@@ -397,9 +398,9 @@ class _Session:
     def _count(self, rows: Rows) -> None:
         """Count what a closed batch put in."""
         total = 0
-        for table in ("records", "windows", "anomalies", "dead_letters", "runs"):
-            number = sum(lines.count(b"\n") + 1 for lines in getattr(rows, table) if lines)
-            metrics.STORED_ROWS.labels(table).inc(number)
+        for table, elements in rows.by_table():
+            number = sum(lines.count(b"\n") + 1 for lines in elements if lines)
+            metrics.STORED_ROWS.labels(table.name).inc(number)
             total += number
         metrics.RECORDS_IN.labels(STAGE).inc(total)
         metrics.RECORDS_OUT.labels(STAGE).inc(total)

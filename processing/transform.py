@@ -5,8 +5,11 @@ message -> frame -> lines of one partition -> process -> processed-metrics (reco
 
 from collections.abc import Iterable, Sequence
 
+import msgspec
+
 from processing.detect import Rules
 from processing.process import Processor, Rejected
+from processing.rows import identity_of
 from shared.config import Settings
 from shared.frames import entries
 from shared.records import DeadLetter, Kind
@@ -76,22 +79,21 @@ class Processing:
         return self._streams
 
     def _dead(self, parts: Sequence[tuple[Message, list[bytes]]], bad: Rejected, topic_id: str, out: Output) -> None:
-        """A line here is a foreign producer's, or our own mistake; it has no place on raw-logs to be named by."""
+        """A line here is a foreign producer's, or that of another version: it may say which entry it was made of."""
         index = bad.index
         message = parts[0][0]
         for message, lines in parts:  # noqa: B007 - the one at which it stops is wanted
             if index < len(lines):
                 break
             index -= len(lines)
+        place = f"{topic_id}-{message.partition}-{message.offset}-{index}"
+        letter = DeadLetter.of(
+            message, place, stage=STAGE, topic=self._topic, reason=bad.reason, detail=bad.detail, value=bad.value
+        )
+        known = identity_of(bad.value)
         out.dead_letter(
-            DeadLetter.of(
-                message,
-                f"{topic_id}-{message.partition}-{message.offset}-{index}",
-                stage=STAGE,
-                topic=self._topic,
-                reason=bad.reason,
-                detail=bad.detail,
-                value=bad.value,
+            msgspec.structs.replace(
+                letter, record_id=known.record_id or place, run_id=known.run_id, origin=known.origin
             )
         )
 

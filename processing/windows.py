@@ -67,7 +67,7 @@ def merge(sketches: Iterable[tuple[Sequence[int], Sequence[int]]]) -> Sketch:
 
 
 class Delta:
-    """What a transaction adds to one window, gathered record by record."""
+    """What a transaction adds to one window, gathered call by call."""
 
     __slots__ = (
         "durations",
@@ -92,23 +92,19 @@ class Delta:
         self.rows = 0
         self.transfer_bytes = 0
 
-    def add(self, record: Record, efficiency_tenths: int | None) -> None:
-        self.total += 1
-        if record.outcome == SUCCESS:
-            self.success += 1
-        elif record.outcome in FAILURES:
-            self.failure += 1
-        if record.duration_s is not None:
-            self.durations.append(record.duration_s)
-        if record.memory_bytes is not None:
-            self.memories.append(record.memory_bytes)
-        if efficiency_tenths is not None:
-            self.scored += 1
-            self.efficiency_tenths += efficiency_tenths
-        if record.rows is not None:
-            self.rows += record.rows
-        if record.transfer_bytes is not None:
-            self.transfer_bytes += record.transfer_bytes
+    def add(self, records: Sequence[Record], efficiency_tenths: Iterable[int | None]) -> None:
+        """Take in records of the window, with the score of each."""
+        outcomes = [record.outcome for record in records]
+        scores = [tenths for tenths in efficiency_tenths if tenths is not None]
+        self.total += len(records)
+        self.success += outcomes.count(SUCCESS)
+        self.failure += sum(map(outcomes.count, FAILURES))
+        self.durations += [record.duration_s for record in records if record.duration_s is not None]
+        self.memories += [record.memory_bytes for record in records if record.memory_bytes is not None]
+        self.scored += len(scores)
+        self.efficiency_tenths += sum(scores)
+        self.rows += sum([record.rows for record in records if record.rows])
+        self.transfer_bytes += sum([record.transfer_bytes for record in records if record.transfer_bytes])
 
 
 class WindowLine(msgspec.Struct, frozen=True):

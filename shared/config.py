@@ -110,6 +110,11 @@ class Settings(BaseSettings):
     commit_interval_ms: int = Field(default=200, ge=1, description="... or this long, or when nothing more is waiting.")
     fetch_records: int = Field(default=2_000, ge=1, description="Messages taken from the client at a time.")
     stall_seconds: float = Field(default=60.0, gt=0, description="A stage without progress for this long is not ready.")
+    dead_letter_stop_ratio: float = Field(
+        default=0.0, ge=0, le=1, description="A stage stops when this share of its entries is poison; 0: never ..."
+    )
+    dead_letter_stop_count: int = Field(default=100, ge=1, description="... and it is at least this many ...")
+    dead_letter_stop_seconds: float = Field(default=60.0, gt=0, description="... within this long.")
     stop_seconds: float = Field(default=15.0, gt=0, description="Deadline of a graceful stop.")
 
     # the store

@@ -27,6 +27,10 @@ class FencedError(SluiceError):
     """Another process took over this one's transactional id, or the client is beyond repair: it has to be replaced."""
 
 
+class TooMuchPoisonError(SluiceError):
+    """So many entries would become dead letters that the stage takes no more, until somebody has looked."""
+
+
 class SpoolFullError(SluiceError):
     """The spool's quota or its disk is used up; the caller may try again when others have released theirs."""
 

@@ -53,12 +53,16 @@ PROCESSING_DURATION = _histogram(
 )
 ERRORS = _counter("sluice_errors_total", "Errors, by stage and kind.", "stage", "kind")
 DEAD_LETTERS = _counter("sluice_dead_letters_total", "Dead letters written, by reason.", "stage", "reason")
+DEAD_LETTERS_CLOSED = _counter("sluice_dead_letters_closed_total", "Dead letters replayed or resolved.", "action")
 PUSHES_DEDUPLICATED = _counter(
     "sluice_push_attempts_dropped_total", "Messages of a push's attempt dropped, for another attempt came first."
 )
 PUSH_REQUESTS = _gauge("sluice_push_requests_in_flight", "Pushes that ingestion is receiving or writing.")
 PUSH_BYTES = _gauge("sluice_push_bytes_in_flight", "Bytes of OTLP, Loki and _bulk bodies in ingestion's memory.")
 PUSHES_REFUSED = _counter("sluice_pushes_refused_total", "Pushes answered with 429, for too much was in flight.")
+STAGE_STOPPED = _gauge(
+    "sluice_stage_stopped", "1 while a stage takes no more, for too much of it would be dead letters.", "stage"
+)
 LAST_PROGRESS = _gauge(
     "sluice_last_progress_timestamp_seconds",
     "When the stage last committed or found nothing to do, Unix time.",
@@ -97,7 +101,10 @@ UNCOMMITTED_SECONDS = _gauge(
 CLOCK_SKEW = _gauge("sluice_clock_skew_seconds", "The service's clock minus the broker's.", "service")
 BROKERS = _gauge("sluice_kafka_brokers", "Brokers of the cluster, as the one that answers says; 0 when none does.")
 TRANSACTIONS = _counter(
-    "sluice_transactions_total", "Transactions ended, by result: committed, aborted or fenced.", "stage", "result"
+    "sluice_transactions_total",
+    "Transactions ended, by result: committed, aborted, fenced or unknown.",
+    "stage",
+    "result",
 )
 TRANSACTION_DURATION = _histogram(
     "sluice_transaction_commit_duration_seconds", "The commit call of a transaction.", "stage"
@@ -130,7 +137,7 @@ def touch(stage: str, reasons: Iterable[str], reads: Iterable[str] = (), writes:
 
     `reads` and `writes` are topics by their plain names.
     """
-    for result in ("committed", "aborted", "fenced"):
+    for result in ("committed", "aborted", "fenced", "unknown"):
         TRANSACTIONS.labels(stage, result)
     for result in ("complete", "poisoned", "dropped"):
         CHUNK_ASSEMBLIES.labels(stage, result)

@@ -100,8 +100,9 @@ def _check_idle(settings: Settings, topics: kafka.Topics, counts: dict[str, int]
 def _undone(settings: Settings, topics: kafka.Topics, group: str) -> list[kafka.Place]:
     """The partitions that hold a message which the group has not committed."""
     counts = topics.partitions([settings.topic(name) for name in GROUPS[group]])
-    committed = topics.committed(group, _PATIENCE_S)
-    ends = topics.ends([(name, partition) for name, count in counts.items() for partition in range(count)])
+    places = [(name, partition) for name, count in counts.items() for partition in range(count)]
+    committed = topics.committed(group, places, _PATIENCE_S)
+    ends = topics.ends(places)
     asked = {place: committed.get(place, 0) for place, end in ends.items() if committed.get(place, 0) < end}
     # up to the end there may be nothing but markers of transactions
     firsts = kafka.first_messages(settings, "partitions", asked, _PATIENCE_S, threading.Event()) if asked else {}

@@ -4,6 +4,7 @@ main() -> load settings -> build parts -> Service(...).run() -> exit code for th
 """
 
 import asyncio
+import faulthandler
 import gc
 import signal
 import sys
@@ -309,8 +310,20 @@ def main(name: str, build: Callable[[Settings], Service]) -> None:
         # A batch is thousands of small objects and no cycle: at its default the collector took a tenth of the time.
         gc.freeze()
         gc.set_threshold(100_000, 20, 20)
-        code = build(settings).run()
+        service = build(settings)
+        _die_of_fatal_signals()
+        code = service.run()
     except SluiceError as error:  # a bad setting, a folder or store in use, a newer schema
         sys.stderr.write(f"{name}: {error}\n")
         code = 2
     sys.exit(code)
+
+
+def _die_of_fatal_signals() -> None:
+    """Let what is beyond repair be gone at once, with its threads on stderr, so that the supervisor starts it again.
+
+    The store's engine (chdb) catches these signals for itself, and then the process would neither work nor end.
+    """
+    for number in (signal.SIGABRT, signal.SIGSEGV, signal.SIGBUS, signal.SIGILL, signal.SIGFPE):
+        signal.signal(number, signal.SIG_DFL)
+    faulthandler.enable()

@@ -31,9 +31,10 @@ from shared.chunking import (
     split,
 )
 from shared.config import Settings
-from shared.errors import FencedError, KafkaUnavailableError, StateError
+from shared.errors import FencedError, KafkaUnavailableError, StateError, TooMuchPoisonError
 from shared.frames import Frame, FrameBuilder
 from shared.kafka import AbortRequiredError, Position
+from shared.poison import PoisonLimit
 from shared.reading import Reading, is_end, poisoned_letter
 from shared.records import DeadLetter, fitted
 from shared.spool import Spool
@@ -241,11 +242,22 @@ class Stage:
         self.spool = spool
         self.assigned: set[int] = set()
         self.progressed = time.monotonic()
+        self.poison = PoisonLimit(
+            settings.dead_letter_stop_ratio, settings.dead_letter_stop_count, settings.dead_letter_stop_seconds
+        )
+        self.stopped: str | None = None  # why it takes no more
+        metrics.STAGE_STOPPED.labels(name).set(0)
 
     def run(self, stopping: threading.Event) -> None:
-        """Work until told to stop. A client beyond repair is replaced; a second within a minute ends the process."""
+        """Work until told to stop. A client beyond repair is replaced; a second within a minute ends the process.
+
+        Where too much is poison it takes no more, and waits to be told to stop.
+        """
         fenced = -60.0
         while not stopping.is_set():
+            if self.stopped is not None:
+                stopping.wait()
+                break
             session: _Session | None = None
             try:
                 session = _Session(self)
@@ -255,6 +267,10 @@ class Stage:
                     raise
                 fenced = time.monotonic()
                 log.warning("fenced, beginning again with new clients", stage=self.name, error=str(error))
+            except TooMuchPoisonError as error:
+                self.stopped = str(error)
+                metrics.STAGE_STOPPED.labels(self.name).set(1)
+                log.critical("stopped: too much is poison", stage=self.name, error=self.stopped)
             except (KafkaUnavailableError, AbortRequiredError) as error:
                 log.warning("kafka failed, beginning again", stage=self.name, error=str(error))
                 stopping.wait(1.0)
@@ -265,6 +281,8 @@ class Stage:
                     session.close()
 
     def problems(self) -> list[str]:
+        if self.stopped is not None:
+            return [self.stopped]
         if not self.assigned:
             return ["no partitions are assigned yet"]
         idle = time.monotonic() - self.progressed
@@ -343,6 +361,7 @@ class _Session:
         while not stopping.is_set():
             try:
                 counts = self._topics.partitions(list(names.values()))
+                self._topics.refuse_compacted([self._topic])
             except KafkaUnavailableError as error:
                 log.warning("waiting for the topics", stage=self._stage.name, error=str(error))
                 stopping.wait(1.0)
@@ -469,6 +488,12 @@ class _Session:
     def _commit(self) -> None:
         out = self._out
         assert out is not None
+        dead = out.dead.total()
+        if too_much := self._stage.poison.exceeded(self._records, dead, time.monotonic()):
+            self._writer.abort()
+            raise TooMuchPoisonError(
+                f"{too_much} (DEAD_LETTER_STOP_RATIO): correct the source, then restart, or set the ratio to 0 to go on"
+            )
         self._transform.finish(out)
         out.flush()
         for partition, key, value in self._transform.changed():
@@ -484,6 +509,7 @@ class _Session:
         }
         self._writer.commit(self._topic, positions, self._reader.group())
         self._committed.update(moved)
+        self._stage.poison.add(self._records, dead, time.monotonic())
         self._count(out)
         self._drop_payloads()
         out.clear()

@@ -162,7 +162,10 @@ class Survey:
     def _look(self, topics: kafka.Topics, stopping: threading.Event) -> _Figures:
         counts = topics.partitions(list(self._topics), CALL_S)
         places = [(name, partition) for name, count in counts.items() for partition in range(count)]
-        committed = {group: topics.committed(group, CALL_S) for group in GROUPS}  # first, so that no lag is negative
+        committed = {  # first, so that no lag is negative
+            group: topics.committed(group, [place for place in places if self._topics[place[0]] in read], CALL_S)
+            for group, read in GROUPS.items()
+        }
         stable = topics.ends(places, CALL_S, stable=True)
         ends = topics.ends(places, CALL_S)
         now = time.time()

@@ -8,6 +8,7 @@ RAW_LOGS: Final = "raw-logs"
 STANDARDIZED_LOGS: Final = "standardized-logs"
 PROCESSED_METRICS: Final = "processed-metrics"
 DEAD_LETTERS: Final = "dead-letters"
+DEAD_LETTER_EVENTS: Final = "dead-letter-events"
 INGEST_RUNS: Final = "ingest-runs"
 STANDARDIZATION_STATE: Final = "standardization-state"
 PROCESSING_STATE: Final = "processing-state"
@@ -20,7 +21,7 @@ CHAIN: Final = (*STATE_TOPICS, INGEST_RUNS, DEAD_LETTERS, PROCESSED_METRICS, STA
 GROUPS: Final = {
     "standardization": (RAW_LOGS,),
     "processing": (STANDARDIZED_LOGS,),
-    "sink": (PROCESSED_METRICS, DEAD_LETTERS, INGEST_RUNS),
+    "sink": (PROCESSED_METRICS, DEAD_LETTERS, DEAD_LETTER_EVENTS, INGEST_RUNS),
 }
 """Every consumer group of the chain, and what it reads. The sink resumes from its ledger, but tells Kafka, too."""
 
@@ -31,6 +32,7 @@ BRIEFLY: Final = "~"  # before the attempt: the push is known by its content, an
 H_ORIGIN: Final = "sluice-origin"  # the first record_id, on a replay
 H_CHUNK: Final = "sluice-chunk"
 H_KIND: Final = "sluice-kind"  # processed-metrics: record, window or anomaly
+H_LINE: Final = "sluice-line"  # on a dead letter of the sink: the batch, table and place that its line had
 H_CONTENT_TYPE: Final = "content-type"
 NDJSON: Final = "application/x-ndjson"
 
@@ -65,6 +67,8 @@ def specs(partitions: int, retention_hours: int) -> list[TopicSpec]:
         "max.compaction.lag.ms": str(10 * 60_000),
         "max.message.bytes": str(10 * 1024 * 1024),
     }
+    # What was done with a dead letter has to be known for as long as the letter is there, in its oldest segment.
+    events = flow | {"retention.ms": str((2 * retention_hours + 90 * 24) * 3_600_000)}
     clock = {
         "cleanup.policy": "delete",
         "retention.ms": str(10 * 60_000),
@@ -76,6 +80,7 @@ def specs(partitions: int, retention_hours: int) -> list[TopicSpec]:
         TopicSpec(STANDARDIZED_LOGS, partitions, flow),
         TopicSpec(PROCESSED_METRICS, partitions, flow),
         TopicSpec(DEAD_LETTERS, partitions, flow),
+        TopicSpec(DEAD_LETTER_EVENTS, partitions, events),
         TopicSpec(INGEST_RUNS, partitions, flow),
         TopicSpec(STANDARDIZATION_STATE, partitions, state),
         TopicSpec(PROCESSING_STATE, partitions, state),

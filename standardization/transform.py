@@ -198,7 +198,7 @@ class Standardization:
         """A foreign producer's header that no record could carry: the message is one dead letter."""
         value = message.value if message.payload is None else message.payload.read()
         detail = f"header {header} is longer than {_HEADER_MAX} characters"
-        bare = Arrival(arrival.observed_timestamp)
+        bare = Arrival(arrival.observed_timestamp, None, _short(arrival.run_id), _short(arrival.origin))
         self._dead(message, f"{place}-0", bare, Reason.INVALID_HEADER, detail, value)
 
     def _dead(
@@ -234,6 +234,10 @@ class _Named(NamedTuple):
 _NOTHING = _Named()
 _FIELDS = {H_SOURCE: "source", H_RUN: "run_id", H_ORIGIN: "origin", H_CONTENT_TYPE: "content_type", H_PUSH: "push"}
 _HEADER_MAX = 1_024
+
+
+def _short(text: str | None) -> str | None:
+    return text if text is not None and len(text) <= _HEADER_MAX else None
 
 
 def _read(raw: Sequence[tuple[str, bytes | None]]) -> _Named:

@@ -20,15 +20,24 @@ _RECEIPTS: Final = """(
 )"""
 
 # An origin is where an entry first lay: its own record_id, unless it was replayed. Replayed and then stored, it is no
-# dead letter any more; only a replay can be in both tables.
+# dead letter any more; replayed and not stored yet, it is on its way again, until it is stored or a new letter comes.
+# A line that was refused on a later topic is stored under its own record_id when it is replayed.
 # One run at a time: grouping the rows of several costs more than asking for each.
 _STORED: Final = """
 SELECT uniqExact(if(origin = '', record_id, origin)) AS entries FROM records WHERE run_id = {run:String}
 """
 _DEAD: Final = """
-SELECT uniqExact(first_id) AS entries
-FROM (SELECT if(origin = '', record_id, origin) AS first_id FROM dead_letters WHERE run_id = {run:String})
-WHERE first_id NOT IN (SELECT origin FROM records WHERE run_id = {run:String} AND origin != '')
+WITH letters AS (
+  SELECT if(origin = '', record_id, origin) AS first_id,
+    concat(dead_topic_id, '-', toString(dead_partition), '-', toString(dead_offset), '-0') AS id
+  FROM dead_letters WHERE run_id = {run:String}
+)
+SELECT uniqExact(first_id) AS entries FROM letters
+WHERE id NOT IN (SELECT letter FROM dead_letter_events WHERE run_id = {run:String} AND action = 'replayed')
+AND first_id NOT IN (
+  SELECT if(origin = '', record_id, origin) FROM records
+  WHERE run_id = {run:String} AND (origin != '' OR record_id IN (SELECT first_id FROM letters))
+)
 """
 
 

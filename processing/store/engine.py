@@ -57,6 +57,7 @@ READ_LINES: dict[str, int] = {
     "async_insert": 0,
     "insert_deduplicate": 1,
     "max_partitions_per_insert_block": 0,  # a refused block would be refused for ever
+    "optimize_on_insert": 0,  # rows of one key are merged when parts are: doing it here, too, is done twice
 }
 
 READ_RESULTS: dict[str, int | str] = {

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Final
 import msgspec
 from msgspec import Meta
 
-from processing.store.schema import ANOMALIES, DEAD_LETTERS, RECORDS, RUNS, WINDOWS
+from processing.store.schema import ANOMALIES, DEAD_LETTER_EVENTS, DEAD_LETTERS, RECORDS, RUNS, WINDOWS
 from processing.store.store import Rows
 from shared.records import Record
 
@@ -113,6 +113,21 @@ class DeadLetterLine(msgspec.Struct):
     origin: str | None = None
 
 
+class DeadLetterEventLine(msgspec.Struct):
+    """What was done with one dead letter."""
+
+    event_id: str
+    letter: str
+    entry: str
+    origin: str
+    action: str
+    actor: str
+    time: _Instant
+    run_id: str | None = None
+    note: str | None = None
+    edited: bool = False
+
+
 class RunLine(msgspec.Struct):
     """The receipt of an ingest run."""
 
@@ -129,6 +144,7 @@ _LINES: Final[dict[str, type[msgspec.Struct]]] = {
     WINDOWS.name: WindowLine,
     ANOMALIES.name: AnomalyLine,
     DEAD_LETTERS.name: DeadLetterLine,
+    DEAD_LETTER_EVENTS.name: DeadLetterEventLine,
     RUNS.name: RunLine,
 }
 _DECODERS: Final = {table: msgspec.json.Decoder(line) for table, line in _LINES.items()}

@@ -258,6 +258,26 @@ RUNS = Table(
     ("INDEX by_run run_id TYPE bloom_filter(0.01) GRANULARITY 1",),
 )
 
+DEAD_LETTER_EVENTS = Table(
+    "dead_letter_events",
+    (
+        _SEQ,
+        _STORED_AT,
+        _text("event_id"),
+        _text("letter"),  # dead_topic_id, dead_partition and dead_offset of the letter, as its id
+        _text("entry"),
+        _text("origin"),
+        _text("run_id"),
+        _label("action"),
+        _text("actor"),
+        _instant("time"),
+        _text("note"),
+        _same("edited", "Bool"),
+    ),
+    f"MergeTree ORDER BY seq SETTINGS {_DEDUPLICATION}",
+)
+"""What was done with dead letters, by whom: one row at most for each letter."""
+
 LEDGER = Table(
     "ledger",
     (
@@ -305,7 +325,7 @@ ALERTS = Table(
 )
 """Firings and resolutions, each once. It belongs to no epoch, for it does not come from the topics."""
 
-TABLES: Final = (RECORDS, WINDOWS, ANOMALIES, DEAD_LETTERS, RUNS)
+TABLES: Final = (RECORDS, WINDOWS, ANOMALIES, DEAD_LETTERS, DEAD_LETTER_EVENTS, RUNS)
 
 OTEL_LOGS: Final = """
 CREATE OR REPLACE VIEW {view} AS SELECT

@@ -4,7 +4,7 @@ import threading
 import time
 import uuid
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 import msgspec
@@ -14,7 +14,17 @@ from processing.store.catalog import Catalog
 from processing.store.engine import Engine
 from processing.store.ledger import Batch, Positions
 from processing.store.migrations import MIGRATIONS, Migration
-from processing.store.schema import ANOMALIES, DEAD_LETTERS, LEDGER, RECORDS, ROWS_PER_BATCH, RUNS, WINDOWS, Table
+from processing.store.schema import (
+    ANOMALIES,
+    DEAD_LETTER_EVENTS,
+    DEAD_LETTERS,
+    LEDGER,
+    RECORDS,
+    ROWS_PER_BATCH,
+    RUNS,
+    WINDOWS,
+    Table,
+)
 from shared.errors import StoreError
 
 _NO_PARAMETERS: Final[dict[str, object]] = {}
@@ -30,6 +40,7 @@ class Rows:
     anomalies: list[bytes]
     dead_letters: list[bytes]
     runs: list[bytes]
+    dead_letter_events: list[bytes] = field(default_factory=list)
 
     def by_table(self) -> list[tuple[Table, list[bytes]]]:
         """The tables in the order in which they are written: records after what the same batch made of them."""
@@ -37,6 +48,7 @@ class Rows:
             (WINDOWS, self.windows),
             (ANOMALIES, self.anomalies),
             (DEAD_LETTERS, self.dead_letters),
+            (DEAD_LETTER_EVENTS, self.dead_letter_events),
             (RECORDS, self.records),
             (RUNS, self.runs),
         ]

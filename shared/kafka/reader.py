@@ -13,6 +13,7 @@ from shared.kafka.client import PARTITION_EOF, Consumed, Place, Position, cause_
 from shared.kafka.topics import Topics
 
 READ_S: Final = 30.0  # the longest that a partition may give nothing before its end
+_FROM_THE_START: Final[Mapping[Place, int]] = {}
 
 
 class Reader:
@@ -110,19 +111,23 @@ class Reader:
 
 
 def read_to_end(
-    settings: Settings, topics: Topics, places: Sequence[Place], stopping: threading.Event
+    settings: Settings,
+    topics: Topics,
+    places: Sequence[Place],
+    stopping: threading.Event,
+    begins: Mapping[Place, int] = _FROM_THE_START,
 ) -> Iterator[Consumed]:
-    """Every committed message of these partitions up to the end they have now.
+    """Every committed message of these partitions, from `begins` or else their start up to the end they have now.
 
     Waits for transactions that are open below that end: what they commit belongs to it.
     Raises KafkaUnavailableError when nothing comes for READ_S, or when told to stop.
     """
-    behind = {place: end for place, end in topics.ends(places).items() if end > 0}
+    behind = {place: end for place, end in topics.ends(places).items() if end > begins.get(place, 0)}
     if not behind:
         return
     reader = Reader(settings, "state-reader", "state-reader", subscribes=False)
     try:
-        reader.assign(dict.fromkeys(behind, OFFSET_BEGINNING))
+        reader.assign({place: begins.get(place, OFFSET_BEGINNING) for place in behind})
         until = time.monotonic() + READ_S
         while behind:
             if stopping.is_set() or time.monotonic() > until:

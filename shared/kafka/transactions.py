@@ -99,7 +99,12 @@ class Transactions:
         if positions:
             offsets = [TopicPartition(topic, partition, *position) for partition, position in positions.items()]
             self._call(self._producer.send_offsets_to_transaction, offsets, group, CALL_S)
-        self._call(self._producer.commit_transaction, CALL_S)
+        try:
+            self._call(self._producer.commit_transaction, CALL_S)
+        except KafkaUnavailableError:
+            # asked for, and never answered: committed or not, the committed offsets tell the client that comes next
+            metrics.TRANSACTIONS.labels(self._stage, "unknown").inc()
+            raise
         self.open = False
         metrics.TRANSACTIONS.labels(self._stage, "committed").inc()
         metrics.TRANSACTION_DURATION.labels(self._stage).observe(time.perf_counter() - begun)

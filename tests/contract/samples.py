@@ -90,6 +90,21 @@ def dead_letter(record_id: str, **fields: Any) -> bytes:
     )
 
 
+def dead_letter_event(letter: str, **fields: Any) -> bytes:
+    return _encode(
+        {
+            "event_id": f"event of {letter}",
+            "letter": letter,
+            "entry": letter,
+            "origin": "a",
+            "action": "replayed",
+            "actor": "ann",
+            "time": "2026-01-05T10:00:03Z",
+            **fields,
+        }
+    )
+
+
 def receipt(run_id: str, entries: int, **fields: Any) -> bytes:
     time = "2026-01-05T10:00:00Z"
     return _encode({"run_id": run_id, "source": None, "entries": entries, "bytes": 100, "time": time, **fields})

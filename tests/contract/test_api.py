@@ -13,7 +13,7 @@ from processing.api import counts
 from processing.api.paging import cursor_of
 from processing.store import Store
 from processing.windows import Delta, lines_of
-from tests.contract.samples import anomaly, dead_letter, receipt, record, store_rows, window
+from tests.contract.samples import anomaly, dead_letter, dead_letter_event, receipt, record, store_rows, window
 
 
 def _get(client: httpx.Client, path: str, **parameters: Any) -> Any:
@@ -424,6 +424,82 @@ def test_dead_letters_are_filtered_by_reason_stage_and_run(client: httpx.Client,
     assert "reason" in _refused(client, "/dead-letters", 422, reason="because")
 
 
+def test_a_letter_s_state_is_that_of_its_event(client: httpx.Client, store: Store) -> None:
+    store_rows(
+        store,
+        runs=[receipt("r1", 3, source="shop"), receipt("r2", 1, source="till")],
+        dead_letters=[
+            dead_letter("a", run_id="r1", dead_offset=1),
+            dead_letter("b", run_id="r1", dead_offset=2, detail="Expecting VALUE"),
+            dead_letter("c", run_id="r2", dead_offset=3, origin="a"),
+        ],
+        dead_letter_events=[
+            dead_letter_event("feed-0-1-0"),
+            dead_letter_event("feed-0-2-0", action="resolved", note="known", actor="bob"),
+        ],
+    )
+
+    def ids(**filters: str) -> str:
+        return "".join(letter["record_id"] for letter in _get(client, "/dead-letters", **filters)["dead_letters"])
+
+    assert (ids(state="open"), ids(state="replayed"), ids(state="resolved")) == ("c", "a", "b")
+    assert (ids(source="shop"), ids(source="till"), ids(origin="a"), ids(text="value")) == ("ba", "c", "ca", "b")
+    (letter,) = _get(client, "/dead-letters", state="resolved")["dead_letters"]
+    assert (letter["id"], letter["state"]) == ("feed-0-2-0", "resolved")
+
+
+def test_what_was_done_with_letters_is_listed_by_who_and_what(client: httpx.Client, store: Store) -> None:
+    store_rows(
+        store,
+        dead_letters=[dead_letter("a", dead_offset=1), dead_letter("c", dead_offset=3, origin="a")],
+        dead_letter_events=[
+            dead_letter_event("feed-0-1-0", edited=True, run_id="r1"),
+            dead_letter_event("feed-0-3-0", action="resolved", note="known", actor="bob"),
+            dead_letter_event("feed-0-9-0", origin="z", time="2026-01-06T00:00:00Z"),
+        ],
+    )
+
+    def done(path: str = "/dead-letters/audit", **filters: str) -> list[str]:
+        return [event["letter"][5:] for event in _get(client, path, **filters)["events"]]
+
+    assert done() == ["0-9-0", "0-3-0", "0-1-0"]
+    assert done(actor="bob") == done(action="resolved") == ["0-3-0"]
+    assert done(run="r1") == done(letter="feed-0-1-0") == ["0-1-0"]
+    assert done(**{"from": "2026-01-06T00:00:00Z"}) == ["0-9-0"]
+    assert done("/dead-letters/feed-0-1-0/audit") == ["0-3-0", "0-1-0"], "all attempts of its entry"
+    (event,) = _get(client, "/dead-letters/audit", actor="bob")["events"]
+    assert (event["note"], event["edited"], event["run_id"], event["origin"]) == ("known", False, None, "a")
+    assert "no dead letter" in _refused(client, "/dead-letters/feed-0-7-0/audit", 404)
+
+
+def test_a_receipt_adds_up_before_within_and_after_a_replay(client: httpx.Client, store: Store) -> None:
+    def counts() -> tuple[int, int, int]:
+        found = _get(client, "/runs/r1")
+        return found["stored"], found["dead_lettered"], found["in_flight"]
+
+    letter = dead_letter("a", run_id="r1", dead_offset=1)
+    store_rows(store, runs=[receipt("r1", 2)], records=[record("b", run_id="r1")], dead_letters=[letter])
+    assert counts() == (1, 1, 0)
+    store_rows(store, dead_letter_events=[dead_letter_event("feed-0-1-0", run_id="r1")])
+    assert counts() == (1, 0, 1), "on its way again"
+    store_rows(store, dead_letters=[dead_letter("a2", origin="a", run_id="r1", dead_offset=2)])
+    assert counts() == (1, 1, 0), "it failed again"
+    store_rows(store, dead_letter_events=[dead_letter_event("feed-0-2-0", run_id="r1", action="resolved")])
+    assert counts() == (1, 1, 0), "resolved is dead-lettered for good"
+
+
+def test_a_line_replayed_under_its_own_record_id_is_stored_and_no_dead_letter(
+    client: httpx.Client, store: Store
+) -> None:
+    letter = dead_letter("a", run_id="r1", dead_offset=1, stage="sink")
+    twice = dead_letter("a", run_id="r1", dead_offset=2, stage="sink")  # the sink may write two of one line
+    store_rows(store, runs=[receipt("r1", 1)], dead_letters=[letter, twice])
+    store_rows(store, dead_letter_events=[dead_letter_event("feed-0-1-0", run_id="r1")])
+    store_rows(store, records=[record("a", run_id="r1")])
+    found = _get(client, "/runs/r1")
+    assert (found["stored"], found["dead_lettered"], found["in_flight"]) == (1, 0, 0)
+
+
 def test_a_store_that_fails_is_503(client: httpx.Client, store: Store) -> None:
     store._engine.execute("DROP TABLE anomalies")
     answer = client.get("/analytics/anomalies")
@@ -438,7 +514,7 @@ def test_every_parameter_of_the_api_is_described(client: httpx.Client) -> None:
         for path, methods in described["paths"].items()
         if path.split("/")[1] not in ("health", "ready", "metrics")
     }
-    assert len(ours) == 11
+    assert len(ours) == 13
     for path, methods in ours.items():
         (route,) = methods.values()
         for parameter in route.get("parameters", []):

@@ -6,13 +6,14 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Any, Protocol, Self, TypeVar
 
 import httpx
 
-from native.kafka import Broker, free_ports
+from native.kafka import free_ports
 
 ROOT = Path(__file__).resolve().parents[2]
 T = TypeVar("T")
@@ -31,10 +32,27 @@ def eventually(look: Callable[[], T | None], seconds: float, what: str) -> T:
         time.sleep(0.05)
 
 
-class Stack:
-    """The services on a broker, with a data folder and a topic prefix of their own."""
+class Kafka(Protocol):
+    """A broker, or several."""
 
-    def __init__(self, broker: Broker, folder: Path, prefix: str, settings: Mapping[str, str] | None = None) -> None:
+    @property
+    def bootstrap(self) -> str: ...
+
+
+class Stack:
+    """The services on a Kafka, with a data folder and a topic prefix of their own.
+
+    `own_settings` are those of one service alone, by its name; changed, they hold from its next start.
+    """
+
+    def __init__(
+        self,
+        broker: Kafka,
+        folder: Path,
+        prefix: str,
+        settings: Mapping[str, str] | None = None,
+        own_settings: Mapping[str, Mapping[str, str]] | None = None,
+    ) -> None:
         self.broker = broker
         self.folder = folder
         self.prefix = prefix
@@ -50,16 +68,21 @@ class Stack:
             "INGEST_DIR": str(ROOT),
             **(settings or {}),
         }
+        self.own_settings = {name: dict((own_settings or {}).get(name, {})) for name in SERVICES}
         self.client = httpx.Client(timeout=60.0)
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
         self._supervising = threading.Event()
         self._supervisor: threading.Thread | None = None
 
     def __enter__(self) -> Self:
-        self.create_topics()
-        for name in SERVICES:
-            self.start(name)
-        self.wait_until_ready()
+        try:
+            self.create_topics()
+            for name in SERVICES:
+                self.start(name)
+            self.wait_until_ready()
+        except BaseException:
+            self.stop()
+            raise
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -72,7 +95,11 @@ class Stack:
     def start(self, name: str) -> None:
         with (self.folder / f"{name}.log").open("ab") as log:
             self.processes[name] = subprocess.Popen(
-                [sys.executable, "-m", f"{name}.main"], cwd=ROOT, env=self.environment, stderr=log, stdout=log
+                [sys.executable, "-m", f"{name}.main"],
+                cwd=ROOT,
+                env=self.environment | self.own_settings[name],
+                stderr=log,
+                stdout=log,
             )
 
     def kill(self, name: str) -> None:
@@ -84,6 +111,16 @@ class Stack:
         """Stop in order; returns the exit code."""
         self.processes[name].send_signal(signal.SIGTERM)
         return self.processes[name].wait(30)
+
+    @contextmanager
+    def frozen(self, name: str) -> Iterator[None]:
+        """SIGSTOP, and SIGCONT at the end of the block."""
+        process = self.processes[name]
+        process.send_signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            process.send_signal(signal.SIGCONT)
 
     def supervise(self) -> None:
         """Restart whatever dies, from now on."""

@@ -3,11 +3,13 @@
 import json
 import logging
 import socket
+import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import elastic_transport
@@ -22,15 +24,29 @@ from opentelemetry.sdk._logs import LoggerProvider
 from opentelemetry.sdk._logs.export import InMemoryLogRecordExporter, LogRecordExportResult, SimpleLogRecordProcessor
 from opentelemetry.sdk.resources import Resource
 
-from native.kafka import Broker
+from native.kafka import Broker, free_ports
 from tests.integration.stack import Stack, eventually
 
 pytestmark = pytest.mark.kafka
 
 CONNECTIONS = 200
 PUSHES = 4  # of each connection
+Processes = list[subprocess.Popen[bytes]]
 BATCH = 10  # entries of a push; of Loki's handler it is one
 AT = 1_767_607_200_000_000_000
+
+
+@pytest.fixture
+def own_broker(kafka_libs: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Broker, Processes]]:
+    """A broker that the test may kill; the list holds its process."""
+    port, controller_port = free_ports(2)
+    broker = Broker(tmp_path_factory.mktemp("kafka"), kafka_libs, port, controller_port)
+    process = broker.start()
+    broker.wait_until_ready(process)
+    holder = [process]
+    yield broker, holder
+    holder[0].terminate()
+    holder[0].wait(30)
 
 
 def until(done: Callable[[], bool]) -> None:
@@ -109,7 +125,7 @@ def ended_runs(stack: Stack) -> list[dict[str, int]]:
 
 
 def test_kafka_killed_under_200_connections_loses_and_doubles_nothing(
-    own_broker: tuple[Broker, list[object]], tmp_path_factory: pytest.TempPathFactory
+    own_broker: tuple[Broker, Processes], tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     broker, holder = own_broker
     protocols = (otlp, loki, bulk)
@@ -132,8 +148,8 @@ def test_kafka_killed_under_200_connections_loses_and_doubles_nothing(
         with ThreadPoolExecutor(CONNECTIONS) as pool:
             clients = [pool.submit(client, number) for number in range(CONNECTIONS)]
             eventually(lambda: pushes > CONNECTIONS * PUSHES // 4, 60, "a quarter of the pushes is taken")
-            holder[0].kill()  # type: ignore[attr-defined]
-            holder[0].wait()  # type: ignore[attr-defined]
+            holder[0].kill()
+            holder[0].wait()
             taken = pushes
             assert taken < CONNECTIONS * PUSHES, "it was killed too late"
             holder[0] = process = broker.start()

@@ -3,8 +3,7 @@
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import pytest
@@ -14,18 +13,17 @@ from shared import kafka
 from shared.config import Settings
 from shared.frames import entries
 from shared.records import DeadLetter
-from shared.spool import Spool
-from shared.stage import Message, Output, Stage
+from shared.stage import Message, Output
 from shared.topics import (
     DEAD_LETTERS,
     H_CHUNK,
     H_CONTENT_TYPE,
     NDJSON,
     RAW_LOGS,
-    STANDARDIZATION_STATE,
     STANDARDIZED_LOGS,
 )
 from tests.integration.stack import eventually
+from tests.integration.stage_thread import read, running
 
 pytestmark = pytest.mark.kafka
 
@@ -85,32 +83,6 @@ def settings(request: pytest.FixtureRequest, broker: Broker, tmp_path: Path) -> 
     return made
 
 
-@contextmanager
-def running(settings: Settings, transform: Pass, instance: str = "one") -> Iterator[tuple[Stage, list[BaseException]]]:
-    """A stage at work in a thread; what it failed with is in the list."""
-    spool = Spool(settings.data_dir / f"spool-{instance}", settings.spool_max_bytes)
-    stage = Stage(
-        "standardization", settings, RAW_LOGS, [STANDARDIZED_LOGS], STANDARDIZATION_STATE, transform, instance, spool
-    )
-    stopping = threading.Event()
-    failures: list[BaseException] = []
-
-    def work() -> None:
-        try:
-            stage.run(stopping)
-        except OSError as error:
-            failures.append(error)
-
-    thread = threading.Thread(target=work)
-    thread.start()
-    try:
-        yield stage, failures
-    finally:
-        stopping.set()
-        thread.join(60)
-        assert not thread.is_alive()
-
-
 def produce(settings: Settings, messages: Iterable[tuple[int, bytes, list[tuple[str, bytes | None]]]]) -> None:
     writer = kafka.Transactions(settings, "test", f"test-{uuid.uuid4().hex}")
     assert writer.prepare(threading.Event())
@@ -123,12 +95,6 @@ def produce(settings: Settings, messages: Iterable[tuple[int, bytes, list[tuple[
 
 def numbered(begin: int, end: int) -> list[tuple[int, bytes, list[tuple[str, bytes | None]]]]:
     return [(n % 4, b'{"n":%d}' % n, []) for n in range(begin, end)]
-
-
-def read(settings: Settings, topic: str) -> list[kafka.Consumed]:
-    places = [(settings.topic(topic), partition) for partition in range(settings.partitions)]
-    topics = kafka.Topics(settings, "test")
-    return list(kafka.read_to_end(settings, topics, places, threading.Event()))
 
 
 def lines(settings: Settings) -> list[bytes]:
@@ -214,3 +180,21 @@ def test_a_chunk_that_lies_is_one_dead_letter_and_what_is_around_it_flows(settin
     assert letter.reason == "chunk_invalid_header"
     assert letter.value == b'{"n":2}'
     assert "too large to keep" in letter.detail
+
+
+def test_a_stage_stops_before_too_much_is_poison_and_goes_on_when_the_setting_allows_it(settings: Settings) -> None:
+    strict = settings.model_copy(update={"dead_letter_stop_ratio": 0.5, "dead_letter_stop_count": 10})
+    broken: list[tuple[int, bytes, list[tuple[str, bytes | None]]]] = [(0, b"x", [(H_CHUNK, b"\x01")])] * 20
+    with running(strict, Pass()) as (stage, failures):
+        produce(settings, broken[:9])
+        eventually(lambda: len(read(settings, DEAD_LETTERS)) == 9, 30, "a few are dead letters")
+        assert stage.stopped is None
+        produce(settings, [*broken, (1, b'{"n":1}', [])])
+        eventually(lambda: stage.stopped, 30, "it stops")
+        (problem,) = stage.problems()
+        assert "DEAD_LETTER_STOP_RATIO" in problem
+        assert not failures
+    assert len(read(settings, DEAD_LETTERS)) == 9
+    with running(settings, Pass(), "two"):
+        eventually(lambda: len(read(settings, DEAD_LETTERS)) == 29, 30, "each is a dead letter, once")
+        eventually(lambda: lines(settings) == [b'{"n":1}'], 30, "and what was good goes on")

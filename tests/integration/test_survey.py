@@ -76,14 +76,10 @@ def commit(settings: Settings, offsets: dict[int, int]) -> None:
     """As a consumer would that is dead by now."""
     reader = kafka.Reader(settings, "test", "standardization", subscribes=False)
     topics = kafka.Topics(settings, "test")
-    reader.tell({(settings.topic(RAW_LOGS), partition): offset for partition, offset in offsets.items()})
+    wanted = {(settings.topic(RAW_LOGS), partition): offset for partition, offset in offsets.items()}
+    reader.tell(wanted)
     eventually(
-        lambda: (
-            offsets.items()
-            <= {place[1]: offset for place, offset in topics.committed("standardization", 5.0).items()}.items()
-        ),
-        10,
-        "the offsets are committed",
+        lambda: topics.committed("standardization", list(wanted), 5.0) == wanted, 10, "the offsets are committed"
     )
     reader.close()
 

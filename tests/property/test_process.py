@@ -7,7 +7,7 @@ import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
-from processing.detect import Rules, Series, judge
+from processing.detect import Rules, Series, series_from_bytes, series_to_bytes
 from processing.process import Processed, Processor
 from processing.windows import merge
 from shared.config import Settings
@@ -144,13 +144,15 @@ sizes = st.integers(0, 2**63 - 1)
 def test_efficiency_is_bounded_and_never_rises_with_duration_or_memory(
     history: list[tuple[float, int]], duration: float, longer: float, memory: int, more: int
 ) -> None:
+    def entry(duration: float, memory: int) -> Record:
+        return Record("id", "", "", "a", "b", "success", duration_s=duration, memory_bytes=memory)
+
     series = Series(("a", "b"), RULES)
-    for value, size in history:
-        series.learn(RULES.duration.log_of(value), RULES.memory.log_of(size))
+    series.follow([entry(*values) for values in history])
+    state = series_to_bytes(series)
 
     def score(duration: float, memory: int) -> int:
-        record = Record("id", "", "", "a", "b", "success", duration_s=duration, memory_bytes=memory)
-        tenths, _ = judge(record, series, RULES.duration.log_of(duration), RULES.memory.log_of(memory))
+        (tenths,), _ = series_from_bytes(series.key, state, RULES).follow([entry(duration, memory)])
         assert tenths is not None
         return tenths
 

@@ -120,7 +120,7 @@ def test_every_stored_share_is_of_something_that_can_be_measured() -> None:
 def test_growth_is_that_of_the_last_million_over_the_second_for_the_first_warms_up() -> None:
     def step(number: int, cost: float, memory: float) -> Step:
         own = dict.fromkeys(SERVICES, memory)
-        return Step(number * 10**6, 50_000.0, {"ingestion": 1.0, "kafka": cost - 1}, own, 1.0)
+        return Step(number * 10**6, 50_000.0, {"ingestion": 1.0, "kafka": cost - 1}, own, 1.0, 1.0)
 
     kept = verdict([step(1, 40, 50), step(2, 20, 100), step(3, 21.9, 109)])
     assert [(round(growth, 3), good) for _, growth, _, good in kept] == [(0.095, True), *[(0.09, True)] * 3]

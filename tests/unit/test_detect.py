@@ -10,7 +10,6 @@ from processing.detect import (
     AnomalyReason,
     Rules,
     Series,
-    judge,
     key_from_bytes,
     key_to_bytes,
     series_from_bytes,
@@ -25,26 +24,29 @@ KEY = ("EasyProjects", "Timelogs")
 MB = 1_000_000
 
 
+def entry(
+    seconds: float | None, memory: int | None = None, outcome: str = "success", body: str | None = None
+) -> Record:
+    return Record(
+        "id", "2026-01-05T10:00:00Z", "2026-01-05T10:00:01Z", *KEY, outcome,
+        duration_s=seconds, memory_bytes=memory, body=body,
+    )  # fmt: skip
+
+
 def history_of(durations: list[float], memories: list[int] | None = None, rules: Rules = RULES) -> Series:
     series = Series(KEY, rules)
-    for seconds in durations:
-        series.learn(rules.duration.log_of(seconds), None)
-    for size in memories or []:
-        series.learn(None, rules.memory.log_of(size))
+    series.follow([entry(seconds) for seconds in durations])
+    series.follow([entry(None, size) for size in memories or []])
     return series
 
 
 def judged(
     series: Series, seconds: float | None, memory: int | None = None, outcome: str = "success", body: str | None = None
 ) -> tuple[int | None, list[Anomaly]]:
-    record = Record(
-        "id", "2026-01-05T10:00:00Z", "2026-01-05T10:00:01Z", *KEY, outcome,
-        duration_s=seconds, memory_bytes=memory, body=body,
-    )  # fmt: skip
-    log_duration = None if seconds is None else RULES.duration.log_of(seconds)
-    log_memory = None if memory is None else RULES.memory.log_of(memory)
-    tenths, anomalies = judge(record, series, log_duration, log_memory)
-    return tenths, list(anomalies)
+    """The score and the anomalies of one entry, by a copy of the history: it learns nothing of this."""
+    copy = series_from_bytes(KEY, series_to_bytes(series), RULES)
+    (tenths,), anomalies = copy.follow([entry(seconds, memory, outcome, body)])
+    return tenths, anomalies.get(0, [])
 
 
 def reasons(series: Series, seconds: float | None, memory: int | None = None, outcome: str = "success") -> list[str]:
@@ -154,8 +156,7 @@ def test_ordinary_variation_raises_no_alarm() -> None:
     series, alarms = Series(KEY, RULES), 0
     for _ in range(20_000):
         seconds = 10 * math.exp(rng.gauss(0, 0.5))
-        alarms += len(judged(series, seconds)[1])
-        series.learn(RULES.duration.log_of(seconds), None)
+        alarms += len(series.follow([entry(seconds)])[1])
     assert alarms <= 20
 
 
@@ -186,7 +187,7 @@ def test_one_outlier_hardly_moves_a_history() -> None:
     series = history_of([9.0, 10.0, 11.0, 10.0] * 10)
     before_expected, before_limit = series.duration.expected, series.duration.limit
     assert before_expected is not None
-    series.learn(RULES.duration.log_of(1e9), None)
+    series.follow([entry(1e9)])
     assert series.duration.expected == pytest.approx(before_expected, rel=0.05)
     assert series.duration.limit <= before_limit * 1.3
     assert reasons(series, 787.0) == ["long_duration"]
@@ -196,8 +197,7 @@ def test_a_lasting_change_becomes_usual_after_a_dozen_or_so() -> None:
     series = history_of([9.0, 10.0, 11.0, 10.0] * 10)
     alarms = 0
     for _ in range(60):
-        alarms += len(reasons(series, 100.0))
-        series.learn(RULES.duration.log_of(100.0), None)
+        alarms += len(series.follow([entry(100.0)])[1])
     assert 5 <= alarms <= 30
     assert reasons(series, 100.0) == []
 
@@ -220,7 +220,7 @@ def test_a_history_is_read_back_to_the_last_digit(count: int) -> None:
     series = history_of([rng.expovariate(0.1) for _ in range(count)], [rng.randrange(10**9) for _ in range(count // 2)])
     again = series_from_bytes(KEY, series_to_bytes(series), RULES)
     for each in (series, again):
-        each.learn(1.25, 17.5)
+        each.follow([entry(3.5, 40 * MB)])
     assert series_to_bytes(again) == series_to_bytes(series)
     assert (again.duration.limit, again.duration.expected) == (series.duration.limit, series.duration.expected)
 
@@ -248,7 +248,7 @@ def test_a_history_outlives_a_change_of_its_settings() -> None:
     shorter = Rules.of(Settings(_env_file=None, history_min=4))
     growing = series_from_bytes(KEY, series_to_bytes(history_of([10.0] * 6)), shorter)
     assert growing.duration.expected is None
-    growing.learn(shorter.duration.log_of(10.0), None)
+    growing.follow([entry(10.0)])
     assert growing.duration.expected == pytest.approx(10.0)
     longer = Rules.of(Settings(_env_file=None, history_min=20))
     settled = series_from_bytes(KEY, series_to_bytes(history_of([10.0] * 8)), longer)

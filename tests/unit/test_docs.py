@@ -161,3 +161,11 @@ def test_an_anchor_is_what_github_makes_of_a_heading(tmp_path: Path) -> None:
         '# Kafka logs "Invalid receive (size = 1 ...)"\n\n## `make run`\n\n## `make run`\n\n```\n# no heading\n```\n'
     )
     assert _anchors(page) == {"kafka-logs-invalid-receive-size--1-", "make-run", "make-run-1"}
+
+
+def test_every_test_that_shows_a_case_of_chunking_exists() -> None:
+    rows = list(_tables(ROOT / "docs" / "chunking-tests.md", "case"))
+    named = [(file.strip("`"), name) for _, file, names in rows for name in re.findall(r"`(test_\w+)`", names)]
+    assert len(named) >= len(rows)
+    missing = [(file, name) for file, name in named if f"\ndef {name}(" not in (ROOT / file).read_text()]
+    assert missing == []

@@ -9,7 +9,7 @@ from typing import ClassVar
 import pytest
 
 from ingestion.entries import MalformedBodyError, UnreadableSourceError
-from ingestion.ingest import SMALL, TOGETHER, BusyError, Push, Shape, Writer, new_run_id
+from ingestion.ingest import SMALL, TOGETHER, BusyError, EntryTooLargeError, Push, Shape, Writer, new_run_id
 from ingestion.sources.file import FileSource
 from shared import kafka
 from shared.config import Settings
@@ -20,7 +20,7 @@ PATIENCE_S = 20.0
 
 
 class FakeTransactions:
-    """Kafka's place in these tests, so that it can fail at a chosen moment; test_kills has the real one."""
+    """Kafka's place in these tests, so that it can fail at a chosen moment; tests/chaos has the real one."""
 
     events: ClassVar[list[str]]
     at_begin: ClassVar[Callable[[], None]]
@@ -161,6 +161,22 @@ def test_a_fault_of_a_large_push_aborts_its_own_transaction_only(
         assert isinstance(shrinks.done.exception(PATIENCE_S), UnreadableSourceError)
         assert good.done.result(PATIENCE_S).entries == 1
     shrinks.body.release()
+    assert events == ["made", "begin", "abort", "begin", "receipt", "commit", "discarded"]
+
+
+def test_an_entry_over_the_maximum_is_refused_by_name_and_leaves_nothing_of_its_push(
+    settings: Settings, push: Callable[[bytes], Push], events: list[str]
+) -> None:
+    limited = settings.model_copy(update={"entry_max_bytes": 2 << 20})
+    over, at = (b'{"blob":"' + b"x" * (size - 11) + b'"}' for size in ((2 << 20) + 1, 2 << 20))
+    refused, taken = push(b"{}\n" + over), push(b"{}\n" + at)
+    with Running(writer_of(limited, 0), refused, taken):
+        error = refused.done.exception(PATIENCE_S)
+        assert isinstance(error, EntryTooLargeError)
+        assert str(error).startswith(
+            "the entry at byte 3 has 2097153 bytes; at most 2097152 are taken (ENTRY_MAX_BYTES)"
+        )
+        assert taken.done.result(PATIENCE_S).entries == 2
     assert events == ["made", "begin", "abort", "begin", "receipt", "commit", "discarded"]
 
 

@@ -221,9 +221,9 @@ def test_windows_are_deltas_of_a_series_and_minute_each_handed_out_once() -> Non
     core.process(3, [LINE])
     core.process(5, [LINE])
     found = [(partition, msgspec.json.decode(line)) for partition, line in core.windows()]
-    assert [(partition, line["event_name"], line["minute"], line["total"]) for partition, line in found] == [
-        (3, "Timelogs", "2026-01-05T10:00:00Z", 2),
+    assert sorted((partition, line["event_name"], line["minute"], line["total"]) for partition, line in found) == [
         (3, "Other", "2026-01-05T10:00:00Z", 1),
+        (3, "Timelogs", "2026-01-05T10:00:00Z", 2),
         (3, "Timelogs", "2026-01-05T10:01:00Z", 1),
         (5, "Timelogs", "2026-01-05T10:00:00Z", 1),
     ]

@@ -10,11 +10,12 @@ import httpx
 import pytest
 from fastapi import FastAPI
 
-from processing.api import raw
+from processing.api import originals, raw
 from shared import kafka
 from shared.config import Settings
 from shared.service import ProblemError
 from shared.spool import Entry, Spool
+from shared.topics import RAW_LOGS
 
 BYTES = 3 * 1024 * 1024
 SCOPE = {"type": "http", "method": "GET", "asgi": {"version": "3.0", "spec_version": "2.3"}}
@@ -42,7 +43,7 @@ def test_a_payload_is_streamed_whole_and_then_released(spool: Spool, payload: En
     async def send(message: Any) -> None:
         sent.append(message)
 
-    asyncio.run(raw.PayloadResponse(payload, "text/plain")(SCOPE, receive, send))
+    asyncio.run(originals.PayloadResponse(payload, "text/plain")(SCOPE, receive, send))
     assert b"".join(message.get("body", b"") for message in sent) == b"x" * BYTES
     assert (spool.used, list(spool.folder.iterdir())) == (0, [])
 
@@ -54,7 +55,7 @@ def test_a_payload_is_released_when_the_client_left_before_its_first_byte(spool:
     async def send(_: Any) -> None:
         await asyncio.Event().wait()
 
-    asyncio.run(raw.PayloadResponse(payload, None)(SCOPE, gone, send))
+    asyncio.run(originals.PayloadResponse(payload, None)(SCOPE, gone, send))
     assert (spool.used, list(spool.folder.iterdir())) == (0, [])
 
 
@@ -67,8 +68,10 @@ def test_slow_answers_leave_threads_to_other_routes(spool: Spool, monkeypatch: p
         return dict.fromkeys(names, "ffffffff")
 
     monkeypatch.setattr(kafka.Topics, "ids", hanging)
+    settings = Settings(_env_file=None, kafka_bootstrap="127.0.0.1:1")
+    unreachable = originals.Originals(settings, RAW_LOGS, spool, originals.limit())
     app = FastAPI()
-    app.include_router(raw.router(Settings(_env_file=None, kafka_bootstrap="127.0.0.1:1"), spool))
+    app.include_router(raw.router(unreachable))
 
     @app.exception_handler(ProblemError)
     async def problem(_: object, error: ProblemError) -> Any:

@@ -19,7 +19,7 @@ def record(outcome: str = "success", **fields: float | int | None) -> Record:
 def window_of(*records: Record, tenths: int | None = None) -> dict[str, object]:
     delta = Delta()
     for each in records:
-        delta.add(each, tenths)
+        delta.add([each], [tenths])
     (line,) = lines_of({("shop", "Export", "2026-01-05T10:00"): delta})
     decoded: dict[str, object] = msgspec.json.decode(line)
     return decoded
@@ -111,7 +111,7 @@ def test_sums_stay_within_what_their_columns_hold() -> None:
 def test_each_window_gets_its_own_sketch() -> None:
     deltas = {("shop", name, "2026-01-05T10:00"): Delta() for name in ("a", "empty", "b")}
     for name, seconds in (("a", 1.0), ("b", 0.0), ("b", 1.0), ("a", 1.0)):
-        deltas[("shop", name, "2026-01-05T10:00")].add(record(duration_s=seconds), None)
+        deltas[("shop", name, "2026-01-05T10:00")].add([record(duration_s=seconds)], [None])
     found = [msgspec.json.decode(line) for line in lines_of(deltas)]
     assert [(each["event_name"], each["duration_keys"], each["duration_counts"]) for each in found] == [
         ("a", [0], [2]),
