@@ -1,42 +1,22 @@
 """Ingestion's HTTP API: push entries, trigger a file, ask for receipts."""
 
-import asyncio
-import re
-import time
-import uuid
-from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Annotated, Any
 
 import httpx
 from fastapi import APIRouter, FastAPI, Header, Query, Request
 from pydantic import BaseModel, Field
-from starlette.requests import ClientDisconnect
 
-from ingestion.entries import MalformedBodyError, UnreadableSourceError
-from ingestion.ingest import (
-    JSON,
-    BusyError,
-    EntryTooLargeError,
-    Ingest,
-    Push,
-    Shape,
-    new_run_id,
-    run_id_of,
-    shape_of,
-    shape_of_file,
-)
+from ingestion.entries import UnreadableSourceError
+from ingestion.ingest import JSON, Push, Shape, new_run_id, shape_of, shape_of_file
+from ingestion.intake import Intake, keyed
+from ingestion.intake import idempotency_key as usable_key
 from ingestion.sources.file import FileRefusedError, open_file
-from shared import logs
 from shared.config import Settings
-from shared.errors import KafkaUnavailableError, SpoolFullError
 from shared.records import Receipt
 from shared.service import Problem, ProblemError
-from shared.spool import Entry, Spool
 from shared.topics import NDJSON
-
-log = logs.logger("ingestion.api")
 
 CSV = "text/csv"
 _TYPES = {
@@ -47,10 +27,7 @@ _TYPES = {
     "application/json-lines": False,
 }
 _SOURCE_MAX = 200
-_KEY_MAX = 255
 _PRINTABLE = r"^\P{Cc}+$"  # no control characters: it becomes a header, a key and a label
-_LENGTH = re.compile(r"[0-9]{1,18}")
-_IN_MEMORY = 4 * 1024 * 1024  # a body up to this stays in memory
 
 
 class Accepted(BaseModel):
@@ -89,37 +66,7 @@ class Runs(BaseModel):
     next_cursor: str | None = None
 
 
-class RecentReceipts:
-    """Receipts that the store may not have yet."""
-
-    def __init__(self, limit: int = 1_000) -> None:
-        self._limit = limit
-        self._receipts: OrderedDict[str, Receipt] = OrderedDict()
-
-    def add(self, receipt: Receipt) -> None:
-        self._receipts[receipt.run_id] = receipt
-        while len(self._receipts) > self._limit:
-            self._receipts.popitem(last=False)
-
-    def run(self, run_id: str) -> Run | None:
-        receipt = self._receipts.get(run_id)
-        if receipt is None:
-            return None
-        return Run(
-            run_id=run_id,
-            source=receipt.source,
-            file=receipt.file,
-            time=receipt.time,
-            accepted=receipt.entries,
-            stored=0,
-            dead_lettered=0,
-            in_flight=receipt.entries,
-            complete=False,
-        )
-
-
-def router(settings: Settings, ingest: Ingest, spool: Spool, kafka_reachable: Callable[[], bool]) -> APIRouter:
-    recent = RecentReceipts()
+def router(settings: Settings, intake: Intake) -> APIRouter:
     processing = settings.processing_url or f"http://127.0.0.1:{settings.processing_port}"
     # a proxy of the environment is for the world outside, not for our own services
     client = httpx.AsyncClient(base_url=processing, timeout=10.0, trust_env=False)
@@ -131,41 +78,21 @@ def router(settings: Settings, ingest: Ingest, spool: Spool, kafka_reachable: Ca
 
     routes = APIRouter(tags=["ingestion"], lifespan=lifespan)
 
-    async def write(push: Push) -> Receipt:
-        try:
-            receipt = await asyncio.shield(asyncio.wrap_future(ingest.submit(push)))
-        except BusyError as error:
-            raise ProblemError(503, "Too busy", str(error), {"Retry-After": "1"}) from error
-        except MalformedBodyError as error:
-            raise ProblemError(422, "No entries can be told apart", str(error)) from error
-        except EntryTooLargeError as error:
-            raise ProblemError(413, "Entry too large", str(error)) from error
-        except UnreadableSourceError as error:
-            raise ProblemError(409, "Not readable to its end", str(error)) from error
-        except OSError as error:
-            raise ProblemError(500, "Not readable", f"what was received can't be read back: {error}") from error
-        except KafkaUnavailableError as error:
-            raise _no_kafka(str(error)) from error
-        recent.add(receipt)
-        log.info("ingested", run_id=receipt.run_id, source=receipt.source, entries=receipt.entries, bytes=receipt.bytes)
-        return receipt
-
     async def trigger(file: str) -> Triggered:
-        if not kafka_reachable():
-            raise _no_kafka("no broker answers")
-        try:
-            source = open_file(settings.ingest_dir, file)
-        except FileRefusedError as error:
-            raise ProblemError(404, "No such file", str(error)) from error
-        try:
-            shape = shape_of_file(source, file)
-        except UnreadableSourceError as error:
-            source.release()
-            raise ProblemError(409, "Not readable to its end", str(error)) from error
-        receipt = await write(Push(source, shape, new_run_id(), file=file))
+        with intake.admitted():
+            try:
+                source = open_file(settings.ingest_dir, file)
+            except FileRefusedError as error:
+                raise ProblemError(404, "No such file", str(error)) from error
+            try:
+                shape = shape_of_file(source, file)
+            except UnreadableSourceError as error:
+                source.release()
+                raise ProblemError(409, "Not readable to its end", str(error)) from error
+            receipt = await intake.write(Push(source, shape, new_run_id(), file=file))
         return Triggered(run_id=receipt.run_id, file=file, accepted=receipt.entries, bytes=receipt.bytes)
 
-    problems: dict[int | str, dict[str, Any]] = {code: {"model": Problem} for code in (404, 409, 413, 422, 503)}
+    problems: dict[int | str, dict[str, Any]] = {code: {"model": Problem} for code in (404, 409, 413, 422, 429, 503)}
     named = Annotated[
         str,
         Query(
@@ -188,7 +115,7 @@ def router(settings: Settings, ingest: Ingest, spool: Spool, kafka_reachable: Ca
 
     @routes.post(
         "/ingest",
-        responses={code: {"model": Problem} for code in (400, 413, 415, 422, 503, 507)},
+        responses={code: {"model": Problem} for code in (400, 408, 413, 415, 422, 429, 503, 507)},
         openapi_extra={
             "requestBody": {
                 "required": True,
@@ -226,23 +153,16 @@ def router(settings: Settings, ingest: Ingest, spool: Spool, kafka_reachable: Ca
         kind = _kind(content_type)
         if request.headers.get("content-encoding", "identity") != "identity":
             raise ProblemError(415, "Unsupported encoding", "send the body without Content-Encoding")
-        if idempotency_key is not None and not 0 < len(idempotency_key) <= _KEY_MAX:
-            raise ProblemError(422, "Invalid Idempotency-Key", f"it has 1 to {_KEY_MAX} characters")
-        _check_size(_announced(request), settings.body_max_bytes)
-        if not kafka_reachable():
-            raise _no_kafka("no broker answers")
-        body = spool.create(_IN_MEMORY)
-        try:
-            await _receive(request, body, settings.body_max_bytes)
-            shape = Shape.CSV if kind == CSV else shape_of(body, json=_TYPES[kind])
-            push = Push(body, shape, new_run_id(), source)
-        except BaseException:
-            body.release()
-            raise
-        if idempotency_key is not None:
-            push.run_id = run_id_of(source, idempotency_key)
-            push.attempt = uuid.uuid4().hex[:8]
-        receipt = await write(push)
+        key = usable_key(idempotency_key)
+        with intake.admitted():
+            body = await intake.receive(request, settings.body_max_bytes)
+            try:
+                shape = Shape.CSV if kind == CSV else shape_of(body, json=_TYPES[kind])
+                push = Push(body, shape, new_run_id(), source)
+            except BaseException:
+                body.release()
+                raise
+            receipt = await intake.write(keyed(push, key))
         return Accepted(run_id=receipt.run_id, accepted=receipt.entries, bytes=receipt.bytes)
 
     async def ask(path: str, query: dict[str, str]) -> httpx.Response:
@@ -275,10 +195,10 @@ def router(settings: Settings, ingest: Ingest, spool: Spool, kafka_reachable: Ca
         answer = await ask(f"/runs/{run_id}", {})
         if answer.status_code == 200:
             return Run.model_validate_json(answer.content)
-        known = recent.run(run_id) if answer.status_code == 404 else None
+        known = intake.recent.get(run_id) if answer.status_code == 404 else None
         if known is None:
             raise _relayed(answer)
-        return known
+        return _in_flight(known)
 
     return routes
 
@@ -296,40 +216,18 @@ def _kind(content_type: str | None) -> str:
     )
 
 
-def _check_size(size: int, limit: int) -> None:
-    if size > limit:
-        raise ProblemError(
-            413, "Body too large", f"at most {limit} bytes are taken (BODY_MAX_BYTES); send it in several pushes"
-        )
-
-
-def _announced(request: Request) -> int:
-    """The size that the client says its body has; 0 where it says none."""
-    length = request.headers.get("content-length", "0")
-    if not _LENGTH.fullmatch(length):
-        raise ProblemError(400, "Invalid Content-Length", f"{length!r} is no number of bytes")
-    return int(length)
-
-
-async def _receive(request: Request, body: Entry, limit: int) -> None:
-    begun = time.monotonic()
-    try:
-        async for piece in request.stream():
-            _check_size(body.size + len(piece), limit)
-            body.append(piece)
-    except SpoolFullError as error:
-        raise ProblemError(507, "No room", str(error), {"Retry-After": "5"}) from error
-    except ClientDisconnect as error:  # nobody reads this answer, but the metrics count it
-        raise ProblemError(400, "Body cut off", f"the client left after {body.size} bytes") from error
-    log.debug("received", bytes=body.size, seconds=round(time.monotonic() - begun, 3))
-
-
-def _no_kafka(detail: str) -> ProblemError:
-    return ProblemError(
-        503,
-        "Kafka is not reachable",
-        f"{detail}; nothing was taken for sure: try again, with the same Idempotency-Key if you sent one",
-        {"Retry-After": "2"},
+def _in_flight(receipt: Receipt) -> Run:
+    """A run of which the store has nothing yet."""
+    return Run(
+        run_id=receipt.run_id,
+        source=receipt.source,
+        file=receipt.file,
+        time=receipt.time,
+        accepted=receipt.entries,
+        stored=0,
+        dead_lettered=0,
+        in_flight=receipt.entries,
+        complete=False,
     )
 
 

@@ -1,10 +1,12 @@
 """Ingestion, wired.
 
-HTTP, files > entries > frames > [transaction] > raw-logs, ingest-runs
+HTTP, OTLP, Loki, _bulk, files > entries > frames > [transaction] > raw-logs, ingest-runs
 """
 
 from ingestion.api import router
 from ingestion.ingest import STAGE, Ingest
+from ingestion.intake import Intake
+from ingestion.sources import elasticsearch, loki, otlp
 from ingestion.stream_routes import router as stream_router
 from ingestion.streams import Streams
 from shared import kafka, metrics
@@ -35,8 +37,10 @@ def build(settings: Settings) -> Service:
         Loop(ingest.large.name, ingest.large.run, ingest.large.problems),
         Loop(streams.name, streams.run, streams.problems),
     ]
-    api = router(settings, ingest, spool, lambda: watch.reachable)
-    return Service(NAME, settings, settings.ingestion_port, parts, [api, stream_router(streams)], __doc__ or "")
+    intake = Intake(settings, ingest, spool, lambda: watch.reachable)
+    protocols = [protocol.router(settings, intake) for protocol in (otlp, loki, elasticsearch)]
+    routers = [router(settings, intake), stream_router(streams), *protocols]
+    return Service(NAME, settings, settings.ingestion_port, parts, routers, __doc__ or "")
 
 
 if __name__ == "__main__":

@@ -85,6 +85,18 @@ class Settings(BaseSettings):
     body_max_bytes: int = Field(
         default=1024 * MIB, ge=KIB, description="The largest body of POST /ingest; more is 413."
     )
+    push_max_bytes: int = Field(
+        default=16 * MIB, ge=KIB, description="The largest body of OTLP, Loki and _bulk, unpacked; more is 413."
+    )
+    push_bytes_max: int = Field(
+        default=64 * MIB, ge=KIB, description="Bytes of such bodies in memory at a time; beyond, a push is 429."
+    )
+    push_requests_max: int = Field(
+        default=256, ge=1, le=100_000, description="Pushes in flight at a time, of any kind; beyond, a push is 429."
+    )
+    body_seconds: float = Field(
+        default=30.0, gt=0, description="A body has this long, and a second more for every 16 KiB; then it is 408."
+    )
     parse_max_bytes: int = Field(default=16 * MIB, ge=KIB, description="An entry over this is carried but not parsed.")
     record_max_bytes: int = Field(
         default=2 * MIB, ge=16 * KIB, description="A record over this has its largest fields cut."

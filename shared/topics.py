@@ -31,6 +31,7 @@ GROUPS: Final = {
 H_SOURCE: Final = "sluice-source"  # raw-logs: the declared source, UTF-8
 H_RUN: Final = "sluice-run"  # the ingest run's id
 H_PUSH: Final = "sluice-push"  # "<run id>:<random attempt>", on a push with an Idempotency-Key
+BRIEFLY: Final = "~"  # before the attempt: the push is known by its content, and only for as long as clients retry
 H_ORIGIN: Final = "sluice-origin"  # the first record_id, on a replay
 H_CHUNK: Final = "sluice-chunk"
 H_KIND: Final = "sluice-kind"  # processed-metrics: record, window or anomaly

@@ -49,7 +49,10 @@ _NAMES: Final[dict[str, tuple[str, str]]] = {
         "timestamp eventtime eventtimestamp occurredat starttime startedat logtime logtimestamp datetime utctimestamp",
         "ts start started time date executedon executedat runat rundate createdat created begin endtime finishedat",
     ),
-    "service_name": ("source servicename", "service system application app appname sourcesystem component program"),
+    "service_name": (
+        "source servicename",
+        "service system application app appname sourcesystem component program elasticsearchindex",
+    ),
     "event_name": (
         "api operation operationname eventname apiname endpoint",
         "event action activity task taskname job jobname procedure function name",

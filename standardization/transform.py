@@ -16,13 +16,24 @@ from shared.frames import entries
 from shared.records import DeadLetter, Kind, timestamp_of
 from shared.stage import NO_HEADERS, Message, Output, RawHeaders, Stream
 from shared.state import StateCodec
-from shared.topics import H_CONTENT_TYPE, H_KIND, H_ORIGIN, H_PUSH, H_RUN, H_SOURCE, RAW_LOGS, STANDARDIZED_LOGS
+from shared.topics import (
+    BRIEFLY,
+    H_CONTENT_TYPE,
+    H_KIND,
+    H_ORIGIN,
+    H_PUSH,
+    H_RUN,
+    H_SOURCE,
+    RAW_LOGS,
+    STANDARDIZED_LOGS,
+)
 from standardization.redaction import Redaction
 from standardization.standardize import Arrival, Standardizer
 from standardization.templates import TemplateMemory
 
 STAGE = "standardization"
 PUSH_MEMORY_S = 24 * 3600
+BRIEF_MEMORY_S = 600  # of pushes that are known by their content: exporters give up a retry after 5 minutes
 _BATCH = 256  # entries read together: many of each shape, and few enough to stay in the cache
 
 
@@ -44,18 +55,19 @@ class PushMemory:
     """
 
     def __init__(self) -> None:
-        self._first: dict[int, OrderedDict[str, _Seen]] = {}
+        self._first: dict[tuple[int, int], OrderedDict[str, _Seen]] = {}  # by partition and how long it remembers
         self._changed: list[tuple[int, bytes, bytes | None]] = []
 
     def is_repeat(self, partition: int, push: str, at: int) -> bool:
         """Whether another attempt of this push came first; `at` is the message's time in Unix seconds."""
         run, _, attempt = push.partition(":")
-        known = self._first.setdefault(partition, OrderedDict())
+        seconds = _memory_of(attempt)
+        known = self._first.setdefault((partition, seconds), OrderedDict())
         seen = known.get(run)
         if seen is None:
             seen = known[run] = _Seen(attempt, at)
             self._changed.append((partition, run.encode(), msgspec.json.encode(seen)))
-            self._expire(partition, at)
+            self._expire(partition, seconds, at)
         return seen.attempt != attempt
 
     def changed(self) -> Iterator[tuple[int, bytes, bytes | None]]:
@@ -63,20 +75,27 @@ class PushMemory:
         self._changed = []
 
     def restore(self, partition: int, key: bytes, value: bytes) -> None:
-        self._first.setdefault(partition, OrderedDict())[key.decode()] = _state.read(value)
+        seen = _state.read(value)
+        self._first.setdefault((partition, _memory_of(seen.attempt)), OrderedDict())[key.decode()] = seen
 
     def forget(self, partition: int) -> None:
-        self._first.pop(partition, None)
+        for seconds in (PUSH_MEMORY_S, BRIEF_MEMORY_S):
+            self._first.pop((partition, seconds), None)
         self._changed = [change for change in self._changed if change[0] != partition]
 
-    def _expire(self, partition: int, now: int) -> None:
-        known = self._first[partition]
+    def _expire(self, partition: int, seconds: int, now: int) -> None:
+        known = self._first[partition, seconds]
         while known:
             run, seen = next(iter(known.items()))
-            if now - seen.at < PUSH_MEMORY_S:
+            if now - seen.at < seconds:
                 return
             del known[run]
             self._changed.append((partition, run.encode(), None))
+
+
+def _memory_of(attempt: str) -> int:
+    """For how many seconds a push of this attempt is remembered."""
+    return BRIEF_MEMORY_S if attempt.startswith(BRIEFLY) else PUSH_MEMORY_S
 
 
 class _Batch:

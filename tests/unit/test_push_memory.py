@@ -1,6 +1,6 @@
 """Which attempt of a push counts: the first in the partition's order, for a day."""
 
-from standardization.transform import PUSH_MEMORY_S, PushMemory
+from standardization.transform import BRIEF_MEMORY_S, PUSH_MEMORY_S, PushMemory
 
 
 def test_the_first_attempt_counts_and_every_other_is_a_repeat() -> None:
@@ -47,3 +47,20 @@ def test_what_an_aborted_transaction_remembered_is_forgotten_with_its_partition(
     memory.forget(0)
     assert [key for _, key, _ in memory.changed()] == [b"other"]
     assert not memory.is_repeat(0, "run:second", 101)
+
+
+def test_a_push_known_by_its_content_is_remembered_only_while_clients_retry() -> None:
+    memory, restored = PushMemory(), PushMemory()
+    memory.is_repeat(0, "keyed:first", 100)
+    memory.is_repeat(0, "content:~first", 100)
+    for partition, key, value in memory.changed():
+        assert value is not None
+        restored.restore(partition, key, value)
+    for known in (memory, restored):
+        assert known.is_repeat(0, "content:~second", 99 + BRIEF_MEMORY_S)
+        known.is_repeat(0, "other:~first", 100 + BRIEF_MEMORY_S)
+        assert [key for _, key, value in known.changed() if value is None] == [b"content"]
+        assert not known.is_repeat(0, "content:~third", 100 + BRIEF_MEMORY_S)
+        assert known.is_repeat(0, "keyed:second", 100 + BRIEF_MEMORY_S)
+    memory.forget(0)
+    assert not memory.is_repeat(0, "content:~fourth", 101 + BRIEF_MEMORY_S)
