@@ -8,7 +8,7 @@ PYTEST := $(BIN)/pytest
 
 .DEFAULT_GOAL := help
 .PHONY: help run up down backup restore rebuild grow ingest summary health status logs clean doctor test fuzz chaos coverage \
-	check lint dashboards openapi-gen bench bench-loss bench-growth bench-peers bench-peers-prepare \
+	check lint dashboards openapi-gen bench bench-loss bench-growth bench-peers bench-peers-prepare bench-templates \
 	system-tests system-tests-quick system-tests-performance lock docker-build docker-push e2e-compose
 
 help: ## This list
@@ -120,6 +120,9 @@ bench-peers: bench-peers-prepare ## The same beside other stream processors, eac
 bench-peers-prepare: $(VENV)/development ## Install and build the peers of bench-peers into .run/peers; 500 MB
 	@$(NATIVE) prepare
 	$(BIN)/python -m benchmarks.preparation
+
+bench-templates: $(VENV)/development ## Accuracy and speed of templates on LogHub's samples, which DATA=folder holds; half a minute
+	@$(BIN)/python -m benchmarks.templates $(DATA)
 
 system-tests: $(VENV)/development ## Exercise the running stack (make up) from outside: everything
 	$(PYTEST) tests/e2e

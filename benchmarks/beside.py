@@ -282,7 +282,7 @@ def _compare(name: str, rig: Rig, place: Place) -> None:
         _, partition, offset, _ = found["record_id"].split("-")
         entry = rig.entries[int(offset) * partitions + int(partition)]  # as KafkaProbe.fill spread them
         arrival = Arrival(found["observed_timestamp"], run_id=found["run_id"])
-        ((_, ours),), _ = standardizer.entries(NDJSON, [entry], [found["record_id"]], [arrival])
+        ((_, ours),), _, _ = standardizer.entries(NDJSON, [entry], [found["record_id"]], [arrival])
         if json.loads(ours) != found:
             raise MeasurementError(f"{name} maps {entry!r} to {line!r}, not to {ours!r}")
 

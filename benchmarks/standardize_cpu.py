@@ -31,7 +31,7 @@ def _standardized(frames: list[list[bytes]]) -> None:
     arrival = Arrival("2026-03-17T09:00:00.123Z", run_id="run-1")
     for frame in frames:
         record_ids = [f"0badcafe-0-123456-{index}" for index in range(len(frame))]
-        good, rejected = standardizer.entries(NDJSON, frame, record_ids, [arrival] * len(frame))
+        good, _, rejected = standardizer.entries(NDJSON, frame, record_ids, [arrival] * len(frame))
         if rejected or len(good) != len(frame):
             raise SystemExit(f"an entry of the benchmark was refused: {rejected[0]}")
 

@@ -119,7 +119,7 @@ def _fill(store: Store, rows: int, batch_rows: int) -> None:
         entered = time.perf_counter()
         store.open_batch(batch)
         runs = [_receipt(first // _RUN)] if first % _RUN == 0 else []
-        store.insert(batch, Rows(frames, windows, [], [], runs))
+        store.insert(batch, Rows(frames, [], windows, [], [], runs))
         store.close_batch(batch)
         slowest = max(slowest, time.perf_counter() - entered)
     cpu = time.process_time() - begun_cpu - making

@@ -4,7 +4,7 @@ import sys
 
 import click
 
-from console import dlq
+from console import dlq, stream
 from console.client import Client, RefusedError, UnreachableError, default_url
 
 
@@ -18,6 +18,8 @@ def sluice(context: click.Context, url: str | None, as_json: bool) -> None:
 
 
 sluice.add_command(dlq.dlq)
+sluice.add_command(stream.stream)
+sluice.add_command(stream.streams)
 
 
 def main() -> int:

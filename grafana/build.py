@@ -1,6 +1,6 @@
 """Writes the dashboards: `make dashboards`, and `python -m grafana.build --check` says whether they are up to date.
 
-prometheus/rules > thresholds, runbook + overview, sources, pipeline > grafana/dashboards/*.json
+prometheus/rules > thresholds, runbook + overview, sources, pipeline, fleet > grafana/dashboards/*.json
 """
 
 import argparse
@@ -10,14 +10,14 @@ from pathlib import Path
 
 from grafana_foundation_sdk.cog.encoder import JSONEncoder
 
-from grafana import overview, pipeline, rules, sources
+from grafana import fleet, overview, pipeline, rules, sources
 from grafana.rules import DASHBOARDS
 
 
 def documents() -> dict[str, str]:
     """The content of each file of grafana/dashboards/, by its name."""
     alerts = rules.Alerts(rules.load())
-    built = {module.UID: module.build(alerts) for module in (overview, sources, pipeline)}
+    built = {module.UID: module.build(alerts) for module in (overview, sources, pipeline, fleet)}
     return {
         f"{uid}.json": json.dumps(made, cls=JSONEncoder, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
         for uid, made in built.items()

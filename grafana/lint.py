@@ -19,6 +19,7 @@ from prometheus_client.metrics import MetricWrapperBase
 from grafana import queries, rules
 from grafana.panels import COLUMNS
 from processing.counts import EntriesBySource
+from processing.fleet import Families as GpuFamilies
 from processing.sources import Families
 from shared import metrics
 
@@ -27,13 +28,16 @@ Document = Mapping[str, Any]
 PROVISIONING: Final = rules.ROOT / "grafana" / "provisioning"
 PROMETHEUS: Final = rules.ROOT / "prometheus" / "prometheus.yml"
 
-UIDS: Final = {"sluice-overview", "sluice-sources", "sluice-pipeline"}
-VARIABLES: Final = {"sluice-sources": ["datasource", "source"]}  # beside it, every dashboard has `datasource` alone
+UIDS: Final = {"sluice-overview", "sluice-sources", "sluice-pipeline", "sluice-gpus"}
+VARIABLES: Final = {
+    "sluice-sources": ["datasource", "source"],
+    "sluice-gpus": ["datasource", "host", "gpu"],
+}  # beside it, every dashboard has `datasource` alone
 
 # Counters that are shown as they are: they are asked of the store, so they are exact, and no restart resets them.
 EXACT: Final = re.compile(r"log_entries_by_source_total|sluice_source_\w+")
 
-_ANY_VALUE: Final = {"source": "Efficy", "datasource": "prometheus"}
+_ANY_VALUE: Final = {"source": "Efficy", "datasource": "prometheus", "host": "node-1", "gpu": "GPU-1"}
 _OVER_TIME: Final = {"rate", "increase", "irate"}
 _SCRAPED: Final = frozenset({"job", "instance", "le"})
 
@@ -67,7 +71,8 @@ def exported(found: Sequence[rules.Rule]) -> dict[str, Metric]:
     known = {
         "up": Metric(frozenset(), counter=False),
         "ALERTS": Metric(
-            frozenset({"alertname", "alertstate", "severity", "service", "stage", "source"}), counter=False
+            frozenset({"alertname", "alertstate", "severity", "service", "stage", "source", "host", "gpu"}),
+            counter=False,
         ),
     }
     for family in metrics.REGISTRY.collect():  # of the process: its registry's collectors have no fixed labels
@@ -76,7 +81,9 @@ def exported(found: Sequence[rules.Rule]) -> dict[str, Metric]:
             known[family.name + suffix] = Metric(frozenset(), counter=family.type == "counter")
     wrappers = [each for each in vars(metrics).values() if isinstance(each, MetricWrapperBase)]
     described = [(family, _labels_of(wrapper)) for wrapper in wrappers for family in wrapper.describe()]
-    described += [(family, _labels_of(family)) for family in (*EntriesBySource(dict, 1).describe(), *Families())]
+    described += [
+        (family, _labels_of(family)) for family in (*EntriesBySource(dict, 1).describe(), *Families(), *GpuFamilies())
+    ]
     for family, labels in described:
         if family.type == "histogram":
             for suffix in ("_bucket", "_count", "_sum"):

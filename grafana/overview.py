@@ -391,6 +391,7 @@ def build(alerts: Alerts) -> dashboard.Dashboard:
     links = [
         ("Sources", "/d/sluice-sources"),
         ("Pipeline", "/d/sluice-pipeline"),
+        ("GPU fleet", "/d/sluice-gpus"),
         ("Alertmanager", "/alerting/groups?alertmanager=Alertmanager"),
     ]
     about = "Is it healthy, what came in, how does it flow, what stands out, and what does it cost?"

@@ -247,6 +247,6 @@ def build(alerts: Alerts) -> dashboard.Dashboard:
         Row("What is refused?", _refused()),
         Row("How are the broker and its clients?", _clients(alerts)),
     ]
-    links = [("Overview", "/d/sluice-overview"), ("Sources", "/d/sluice-sources")]
+    links = [("Overview", "/d/sluice-overview"), ("Sources", "/d/sluice-sources"), ("GPU fleet", "/d/sluice-gpus")]
     about = "Delivery: does it move, is it exactly once, do large entries get through, what is refused, how are the clients?"
     return dashboard_of(UID, TITLE, about, rows, alerts, links)

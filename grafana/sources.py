@@ -220,7 +220,7 @@ def build(alerts: Alerts) -> dashboard.Dashboard:
         Row("What are its entries like?", _measures()),
         Row("What stands out?", _apart()),
     ]
-    links = [("Overview", "/d/sluice-overview"), ("Pipeline", "/d/sluice-pipeline")]
+    links = [("Overview", "/d/sluice-overview"), ("Pipeline", "/d/sluice-pipeline"), ("GPU fleet", "/d/sluice-gpus")]
     source = (
         builders.QueryVariable("source")
         .label("Source")

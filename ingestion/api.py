@@ -9,7 +9,7 @@ from fastapi import APIRouter, FastAPI, Header, Query, Request
 from pydantic import BaseModel, Field
 
 from ingestion.entries import UnreadableSourceError
-from ingestion.ingest import JSON, Push, new_run_id, shape_of, shape_of_file
+from ingestion.ingest import JSON, Push, Shape, new_run_id, shape_of, shape_of_file
 from ingestion.intake import Intake, keyed
 from ingestion.intake import idempotency_key as usable_key
 from ingestion.sources.file import FileRefusedError, open_file
@@ -18,6 +18,7 @@ from shared.records import Receipt
 from shared.service import Problem, ProblemError
 from shared.topics import NDJSON
 
+CSV = "text/csv"
 _TYPES = {
     JSON: True,
     NDJSON: False,
@@ -96,7 +97,8 @@ def router(settings: Settings, intake: Intake) -> APIRouter:
         str,
         Query(
             description="Name of a file under the ingest folder. A .json holds an array or one object; .ndjson, .jsonl "
-            "and .log hold lines; any other is an array where it begins with '[', else lines.",
+            "and .log hold lines, a .csv rows under a header; any other is an array where it begins with '[', else "
+            "lines.",
             max_length=1024,
         ),
     ]
@@ -120,6 +122,7 @@ def router(settings: Settings, intake: Intake) -> APIRouter:
                 "content": {
                     JSON: {"schema": {"oneOf": [{"type": "object"}, {"type": "array", "items": {}}]}},
                     NDJSON: {"schema": {"type": "string", "description": "One JSON object a line."}},
+                    CSV: {"schema": {"type": "string", "description": "A header, then one entry a row."}},
                 },
             }
         },
@@ -142,17 +145,20 @@ def router(settings: Settings, intake: Intake) -> APIRouter:
                 "body counts."
             ),
         ] = None,
-        content_type: Annotated[str | None, Header(description="application/json or application/x-ndjson.")] = None,
+        content_type: Annotated[
+            str | None, Header(description="application/json, application/x-ndjson or text/csv.")
+        ] = None,
     ) -> Accepted:
-        """Ingest a JSON object, an array of them, or NDJSON: all of it or nothing. Answers once Kafka has it."""
-        json = _json(content_type)
+        """Ingest a JSON object, an array of them, NDJSON or CSV: all of it or nothing. Answers once Kafka has it."""
+        kind = _kind(content_type)
         if request.headers.get("content-encoding", "identity") != "identity":
             raise ProblemError(415, "Unsupported encoding", "send the body without Content-Encoding")
         key = usable_key(idempotency_key)
         with intake.admitted():
             body = await intake.receive(request, settings.body_max_bytes)
             try:
-                push = Push(body, shape_of(body, json=json), new_run_id(), source)
+                shape = Shape.CSV if kind == CSV else shape_of(body, json=_TYPES[kind])
+                push = Push(body, shape, new_run_id(), source)
             except BaseException:
                 body.release()
                 raise
@@ -197,16 +203,16 @@ def router(settings: Settings, intake: Intake) -> APIRouter:
     return routes
 
 
-def _json(content_type: str | None) -> bool:
+def _kind(content_type: str | None) -> str:
     kind = (content_type or "").partition(";")[0].strip().lower()
-    if kind in _TYPES:
-        return _TYPES[kind]
+    if kind in _TYPES or kind == CSV:
+        return kind
     raise ProblemError(
         415,
         "Unsupported media type",
-        f"Content-Type is {kind or 'missing'!r}; send application/json (an object or an array) or application/x-ndjson "
-        "(one object a line)",
-        {"Accept": f"{JSON}, {NDJSON}"},
+        f"Content-Type is {kind or 'missing'!r}; send application/json (an object or an array), application/x-ndjson "
+        "(one object a line) or text/csv (a header, then one entry a row)",
+        {"Accept": f"{JSON}, {NDJSON}, {CSV}"},
     )
 
 

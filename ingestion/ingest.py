@@ -22,6 +22,7 @@ from typing import Final, NamedTuple
 
 import msgspec
 
+from ingestion import tables
 from ingestion.entries import (
     BLOCK,
     Entries,
@@ -79,6 +80,7 @@ class Shape(Enum):
     NDJSON = "ndjson"
     ARRAY = "array"
     VALUE = "value"
+    CSV = "csv"
 
 
 def shape_of(source: Source, *, json: bool) -> Shape:
@@ -92,11 +94,14 @@ _LINES: Final = {".ndjson", ".jsonl", ".log"}
 
 
 def shape_of_file(source: Source, name: str) -> Shape:
-    """By the name's ending, in any case: .json is an array or one object; .ndjson, .jsonl and .log are lines.
+    """By the name's ending, in any case: .json is an array or one object; .ndjson, .jsonl and .log are lines; .csv is
+    rows under a header.
 
     A file with another ending, or none, is an array where it begins with '[', else lines.
     """
     ending = PurePath(name).suffix.lower()
+    if ending == ".csv":
+        return Shape.CSV
     json = ending == ".json" or (ending not in _LINES and begins_array(source))
     return shape_of(source, json=json)
 
@@ -114,7 +119,7 @@ class Push:
     done: Future[Receipt] = field(default_factory=Future)
 
     def entries(self, inline: int) -> Entries:
-        split_into = {Shape.NDJSON: ndjson, Shape.ARRAY: json_array, Shape.VALUE: json_value}
+        split_into = {Shape.NDJSON: ndjson, Shape.ARRAY: json_array, Shape.VALUE: json_value, Shape.CSV: tables.csv}
         return split_into[self.shape](self.body, inline)
 
     def headers(self, content_type: str) -> list[tuple[str, bytes | None]]:
@@ -157,12 +162,18 @@ def frames_of(push: Push, settings: Settings) -> Iterator[Frame]:
                     "taken (ENTRY_MAX_BYTES)"
                 )
             yield Frame(found, JSON, 1)
-        elif push.shape is Shape.NDJSON or not any(b"\n" in entry for entry in found):
-            for run in cut(list(map(len, found)), settings.frame_records, settings.frame_bytes):
-                yield Frame(b"\n".join(found[run]), NDJSON, run.stop - run.start)
-        else:  # an entry over several lines would be split as NDJSON, and its bytes stay untouched: a message each
-            for entry in found:
-                yield Frame(entry, JSON, 1)
+        else:
+            yield from framed(found, settings)
+
+
+def framed(entries: Sequence[bytes], settings: Settings) -> Iterator[Frame]:
+    """Entries of one kind in frames: lines, unless one of them has several."""
+    if not any(b"\n" in entry for entry in entries):
+        for run in cut(list(map(len, entries)), settings.frame_records, settings.frame_bytes):
+            yield Frame(b"\n".join(entries[run]), NDJSON, run.stop - run.start)
+    else:  # an entry over several lines would be split as NDJSON, and its bytes stay untouched: a message each
+        for entry in entries:
+            yield Frame(entry, JSON, 1)
 
 
 class Message(NamedTuple):
@@ -288,7 +299,7 @@ class Writer:
         transaction that it leaves open is ended by its successor.
         """
         pushes = [push for push, _ in ready]
-        tally = _Tally()
+        tally = Tally()
         try:
             writer.begin()
             receipts = [self._send(writer, partitions, push, messages, tally) for push, messages in ready]
@@ -313,7 +324,7 @@ class Writer:
         partitions: dict[str, int],
         push: Push,
         messages: Iterable[Message],
-        tally: "_Tally",
+        tally: "Tally",
     ) -> Receipt:
         raw = self._settings.topic(RAW_LOGS)
         runs = self._settings.topic(INGEST_RUNS)
@@ -345,7 +356,9 @@ def _fail(pushes: Sequence[Push], error: Exception) -> None:
         push.done.set_exception(error)
 
 
-class _Tally:
+class Tally:
+    """What one transaction sends, for the metrics once it counts."""
+
     def __init__(self) -> None:
         self.messages = self.entries = self.bytes = 0
 

@@ -7,6 +7,8 @@ from ingestion.api import router
 from ingestion.ingest import STAGE, Ingest
 from ingestion.intake import Intake
 from ingestion.sources import elasticsearch, loki, otlp
+from ingestion.stream_routes import router as stream_router
+from ingestion.streams import Streams
 from shared import kafka, metrics
 from shared.config import Settings
 from shared.instance import Instance
@@ -27,16 +29,23 @@ def build(settings: Settings) -> Service:
     watch = kafka.Watch(settings, NAME)
     survey = Survey(settings, NAME, lambda: watch.reachable)
     ingest = Ingest(settings, instance.id)
+    streams = Streams(settings, instance.id)
     parts: list[Part] = [
         watch,
         Loop(survey.name, survey.run, list),
         Loop(ingest.small.name, ingest.small.run, ingest.small.problems),
         Loop(ingest.large.name, ingest.large.run, ingest.large.problems),
+        Loop(streams.name, streams.run, streams.problems),
     ]
     intake = Intake(settings, ingest, spool, lambda: watch.reachable)
     protocols = [protocol.router(settings, intake) for protocol in (otlp, loki, elasticsearch)]
     return Service(
-        NAME, settings, settings.ingestion_port, parts, [router(settings, intake), *protocols], __doc__ or ""
+        NAME,
+        settings,
+        settings.ingestion_port,
+        parts,
+        [router(settings, intake), *protocols, stream_router(streams)],
+        __doc__ or "",
     )
 
 

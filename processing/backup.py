@@ -56,6 +56,7 @@ class _Line(msgspec.Struct, frozen=True):
     topic: str  # our name of it
     key: str  # base64, as are values: they are bytes
     value: str
+    partition: int = 0  # that it was on; only what stays on its own goes by it
 
 
 def back_up(settings: Settings, store: Store, folder: Path, name: str) -> Manifest:
@@ -72,7 +73,7 @@ def back_up(settings: Settings, store: Store, folder: Path, name: str) -> Manife
         _wait_for_store(settings, topics, store)
         saved_at = timestamp_of(time.time_ns())
         snapshot = store.back_up(name)
-        lines = [_Line(record.topic, _text(record.key), _text(record.value)) for record in state]
+        lines = [_Line(record.topic, _text(record.key), _text(record.value), record.partition) for record in state]
         (target / _STATE).write_bytes(msgspec.json.Encoder().encode_lines(lines))
         manifest = Manifest(name, saved_at, snapshot, len(lines))
         made = target / "manifest.new"
@@ -120,7 +121,8 @@ def restore_state(settings: Settings, folder: Path, stopping: threading.Event) -
     writer.begin()
     for line in lines:
         full, key = settings.topic(line.topic), base64.b64decode(line.key)
-        partition = partition_of(key_of_state(line.topic, key), counts[full])
+        belongs = key_of_state(line.topic, key)
+        partition = line.partition % counts[full] if belongs is None else partition_of(belongs, counts[full])
         writer.send(full, base64.b64decode(line.value), key, partition)
     writer.commit()
     return len(lines)

@@ -5,7 +5,7 @@ processed-metrics, dead-letters, dead-letter-events, ingest-runs > [sink: ledger
 dead-letters > [desk] > the topic where the entry was read, dead-letter-events
 """
 
-from processing.api import closing, raw, upkeep
+from processing.api import closing, raw, stats, upkeep
 from processing.api import routers as store_routers
 from processing.api.counts import counts
 from processing.api.originals import Originals, limit
@@ -13,6 +13,8 @@ from processing.counts import EntriesBySource
 from processing.desk import STAGE as DESK
 from processing.desk import Desk
 from processing.detect import AnomalyReason
+from processing.fleet import NAME as FLEET
+from processing.fleet import Fleet
 from processing.letters import Action
 from processing.sink import STAGE as SINK
 from processing.sink import TOPICS as SINK_TOPICS
@@ -57,6 +59,8 @@ def build(settings: Settings) -> Service:
     EntriesBySource(lambda: counts(store), settings.source_labels).register(metrics.REGISTRY)
     sources = Sources(store, settings.source_labels)
     sources.register(metrics.REGISTRY)
+    fleet = Fleet(store, settings.gpu_host_labels, settings.gpu_labels)
+    fleet.register(metrics.REGISTRY)
     watch = kafka.Watch(settings, NAME)
     survey = Survey(settings, NAME, lambda: watch.reachable)
     sink = Sink(settings, store, spools[1])
@@ -79,6 +83,7 @@ def build(settings: Settings) -> Service:
         watch,
         Loop(survey.name, survey.run, list),
         Loop(SOURCES, sources.run, list),
+        Loop(FLEET, fleet.run, list),
         Loop(DESK, desk.run, list),
         Loop(SINK, sink.run, sink.problems),
         Loop(STAGE, stage.run, stage.problems),
@@ -87,6 +92,7 @@ def build(settings: Settings) -> Service:
         *store_routers(store),
         raw.router(originals[RAW_LOGS]),
         closing.router(letters, settings.entry_max_bytes),
+        stats.router(settings, store, survey, lambda: watch.reachable, lambda: sink.running),
         upkeep.router(settings, store, backups),
     ]
     return Service(NAME, settings, settings.processing_port, parts, routers, __doc__ or "", store.close)

@@ -27,7 +27,12 @@ from shared.topics import (
 Headers = Sequence[tuple[str, bytes | None]]
 
 _TABLE_OF_TOPIC: Final = {INGEST_RUNS: "runs", DEAD_LETTER_EVENTS: "dead_letter_events"}
-_TABLES: Final[dict[str, str]] = {Kind.RECORD: "records", Kind.WINDOW: "windows", Kind.ANOMALY: "anomalies"}
+_TABLES: Final[dict[str, str]] = {
+    Kind.RECORD: "records",
+    Kind.SAMPLE: "samples",
+    Kind.WINDOW: "windows",
+    Kind.ANOMALY: "anomalies",
+}
 
 
 class Place(NamedTuple):
@@ -80,12 +85,12 @@ def end_of_batch(rows: Sequence[Row], safe: int) -> int:
 
 
 def oldest_observed(rows: Iterable[Row]) -> float | None:
-    """When the first record among these was seen by raw-logs, Unix seconds: the oldest, for a partition keeps order.
+    """When the first record or sample among these was seen by raw-logs, Unix seconds: the oldest, by their order.
 
     None where it does not say, or says what is no instant: foreign messages are judged by the store, not here.
     """
     for row in rows:
-        if row.table == "records":
+        if row.table in ("records", "samples"):
             found = _OBSERVED.search(row.lines, 0, 4096)
             try:
                 return datetime.fromisoformat(found.group(1).decode()).timestamp() if found else None

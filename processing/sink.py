@@ -207,7 +207,7 @@ class _Session:
                     "anew since; rebuild the store (docs/upgrade.md)"
                 )
         starts = self._topics.starts([(self._settings.topic(r.topic), r.partition) for r in batch.ranges])
-        rows = Rows([], [], [], [], [])
+        rows = Rows([], [], [], [], [], [])
         for range_ in batch.ranges:
             name = self._settings.topic(range_.topic)
             kept = starts[name, range_.partition]
@@ -295,7 +295,7 @@ class _Session:
 
     def _write(self) -> None:
         """One batch: of each partition what lies before its first open chunked message, the rest stays for the next."""
-        rows = Rows([], [], [], [], [])
+        rows = Rows([], [], [], [], [], [])
         ranges = []
         oldest = time.time()
         for place, gathered in self._gathered.items():
@@ -324,7 +324,7 @@ class _Session:
         )
         self._store.open_batch(batch)
         self._finish(batch, rows)
-        if rows.records:
+        if rows.records or rows.samples:
             metrics.FRESHNESS.observe(max(0.0, time.time() - oldest))
         self._refetch()
 

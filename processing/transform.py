@@ -24,9 +24,9 @@ class _Streams:
 
     def __init__(self, out: Output) -> None:
         # in the order in which their last frames are sent
-        self.anomalies, self.windows, self.records = (
+        self.anomalies, self.windows, self.records, self.samples = (
             out.stream(PROCESSED_METRICS, [(H_KIND, kind.encode())])
-            for kind in (Kind.ANOMALY, Kind.WINDOW, Kind.RECORD)
+            for kind in (Kind.ANOMALY, Kind.WINDOW, Kind.RECORD, Kind.SAMPLE)
         )
 
 
@@ -42,9 +42,14 @@ class Processing:
     def handle(self, messages: Sequence[Message], topic_id: str, out: Output) -> int:
         streams = self._streams_of(out)
         together: dict[int, list[tuple[Message, list[bytes]]]] = {}
+        samples = 0
         for message in messages:
             value = message.value if message.payload is None else message.payload.read()
-            lines = entries(value, _content_type(message))
+            lines = entries(value, _header(message, H_CONTENT_TYPE))
+            if _header(message, H_KIND) == Kind.SAMPLE:  # as they are: what each means is known without history
+                streams.samples.add_to(message.partition, message.key, lines)
+                samples += len(lines)
+                continue
             together.setdefault(message.partition, []).append((message, lines))
         done = [
             (partition, parts, _key(parts), self._processor.process(partition, [n for _, some in parts for n in some]))
@@ -57,7 +62,7 @@ class Processing:
             streams.records.add_to(partition, key, made.records)
             for bad in made.rejected:
                 self._dead(parts, bad, topic_id, out)
-        return sum(len(lines) for parts in together.values() for _, lines in parts)
+        return samples + sum(len(lines) for parts in together.values() for _, lines in parts)
 
     def finish(self, out: Output) -> None:
         streams = self._streams_of(out)
@@ -104,8 +109,8 @@ def _key(parts: Sequence[tuple[Message, list[bytes]]]) -> bytes | None:
     return keys.pop() if len(keys) == 1 else None
 
 
-def _content_type(message: Message) -> str | None:
+def _header(message: Message, wanted: str) -> str | None:
     for name, value in message.headers:
-        if name == H_CONTENT_TYPE and value is not None:
+        if name == wanted and value is not None:
             return value.decode(errors="replace")
     return None

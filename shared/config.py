@@ -28,6 +28,12 @@ class Settings(BaseSettings):
     processing_url: str = Field(
         default="", description="Where ingestion asks for receipts; empty: http://127.0.0.1:PROCESSING_PORT."
     )
+    ingestion_url: str = Field(
+        default="", description="Where processing asks how ingestion is; empty: http://127.0.0.1:INGESTION_PORT."
+    )
+    standardization_url: str = Field(
+        default="", description="Likewise of standardization; empty: http://127.0.0.1:STANDARDIZATION_PORT."
+    )
     kafka_bootstrap: str = Field(
         default="127.0.0.1:9092", description="Kafka's bootstrap servers, host:port, comma-separated."
     )
@@ -99,6 +105,13 @@ class Settings(BaseSettings):
         default=4096 * MIB, ge=MIB, description="Disk that each service may use for bodies and open chunked messages."
     )
 
+    redact: str = Field(
+        default="secrets,tokens,emails,cards",
+        description="What is taken out of records before they are written: some of these, or `off`.",
+    )
+    redact_file: str = Field(
+        default="", description="A file of further patterns to redact, `name = pattern` a line (RE2); empty: none."
+    )
     unknown_chunk_version: Literal["dead-letter", "stop"] = Field(
         default="dead-letter", description="What a chunk of an unknown major version does: a dead letter, or a stop."
     )
@@ -129,6 +142,12 @@ class Settings(BaseSettings):
     # analytics
     source_labels: int = Field(
         default=200, ge=1, description="Sources that keep their own metric label; the rest are `other`."
+    )
+    gpu_host_labels: int = Field(
+        default=200, ge=1, description="GPU hosts that keep their own metric label; the rest are `other`."
+    )
+    gpu_labels: int = Field(
+        default=300, ge=0, description="GPUs that have metrics of their own; of the rest only their host's tell."
     )
     history_min: int = Field(
         default=8, ge=2, le=100, description="Successes before an operation is judged by its own history."

@@ -60,6 +60,10 @@ PUSHES_DEDUPLICATED = _counter(
 PUSH_REQUESTS = _gauge("sluice_push_requests_in_flight", "Pushes that ingestion is receiving or writing.")
 PUSH_BYTES = _gauge("sluice_push_bytes_in_flight", "Bytes of OTLP, Loki and _bulk bodies in ingestion's memory.")
 PUSHES_REFUSED = _counter("sluice_pushes_refused_total", "Pushes answered with 429, for too much was in flight.")
+TEXT_ENTRIES = _counter(
+    "sluice_text_entries_total", "Entries that are not JSON, by the format they were read in.", "format"
+)
+REDACTIONS = _counter("sluice_redactions_total", "Values taken out of records before they were written.", "rule")
 STAGE_STOPPED = _gauge(
     "sluice_stage_stopped", "1 while a stage takes no more, for too much of it would be dead letters.", "stage"
 )

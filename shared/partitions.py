@@ -123,7 +123,7 @@ def wait(settings: Settings, seconds: float = WAIT_S) -> None:
 def _move(settings: Settings, topics: kafka.Topics, count: int, stopping: threading.Event) -> int:
     """Put all state on the partition that its key has among `count`, all of it or nothing."""
     records = states(settings, topics, stopping)
-    owner = {record: partition_of(key_of_state(record.topic, record.key), count) for record in records}
+    owner = {record: _owner(record, count) for record in records}
     moving = [record for record in records if owner[record] != record.partition]
     if not moving:
         return 0
@@ -142,6 +142,11 @@ def _move(settings: Settings, topics: kafka.Topics, count: int, stopping: thread
     writer.commit()
     writer.discard()
     return len(moving)
+
+
+def _owner(record: StateRecord, count: int) -> int:
+    key = key_of_state(record.topic, record.key)
+    return record.partition if key is None else partition_of(key, count)
 
 
 def main() -> int:

@@ -60,10 +60,36 @@ class Record(msgspec.Struct, frozen=True, omit_defaults=True):
     schema: int = 1
 
 
+class Sample(msgspec.Struct, frozen=True, omit_defaults=True, gc=False, tag_field="kind", tag="sample"):
+    """One reading of one metric of one GPU; names and units follow the OpenTelemetry hardware conventions."""
+
+    record_id: str  # as in Record, like all that has the same name
+    timestamp: str
+    observed_timestamp: str
+    hw_id: str  # the GPU's uuid; a MIG instance has its own
+    metric: str  # OpenTelemetry's name
+    source_metric: str  # the source's name, such as DCGM_FI_DEV_GPU_UTIL: with hw_id it is one series
+    unit: str = ""  # UCUM, in base units; empty where it is not known
+    value: float | None = None  # None where the source has none
+    run_id: str | None = None
+    origin: str | None = None
+    host_name: str | None = None
+    hw_model: str | None = None
+    hw_parent: str | None = None  # the GPU that a MIG instance is a part of
+    gpu_index: int | None = None  # on its host
+    device: str | None = None
+    container: str | None = None
+    pod: str | None = None
+    namespace: str | None = None
+    attributes: dict[str, Scalar] = {}
+    schema: int = 1
+
+
 class Kind(StrEnum):
     """What a line of processed-metrics is; also the header `sluice-kind` of its frame."""
 
     RECORD = "record"
+    SAMPLE = "sample"
     WINDOW = "window"
     ANOMALY = "anomaly"
 

@@ -137,6 +137,7 @@ class Survey:
         self._hidden: dict[Place, Hidden] = {}
         self._skew: float | None = None
         self._measured = True
+        self.pending: Mapping[tuple[str, str], int] | None = None  # by group and topic, as last seen; None: not known
 
     def run(self, stopping: threading.Event) -> None:
         topics = kafka.Topics(self._settings, self._client)
@@ -238,6 +239,7 @@ class Survey:
 
     def _tell(self, figures: _Figures) -> None:
         self._measured = True
+        self.pending = figures.messages
         for gauge, values in (
             (metrics.GROUP_LAG_RECORDS, figures.messages),
             (metrics.GROUP_LAG_SECONDS, figures.seconds),
@@ -263,6 +265,7 @@ class Survey:
         if self._measured:
             log.info("lag is not measured", because=why)
         self._measured = False
+        self.pending = None
         for gauge in (
             metrics.GROUP_LAG_RECORDS,
             metrics.GROUP_LAG_SECONDS,

@@ -10,10 +10,13 @@ PROCESSED_METRICS: Final = "processed-metrics"
 DEAD_LETTERS: Final = "dead-letters"
 DEAD_LETTER_EVENTS: Final = "dead-letter-events"
 INGEST_RUNS: Final = "ingest-runs"
+INGESTION_STATE: Final = "ingestion-state"
 STANDARDIZATION_STATE: Final = "standardization-state"
 PROCESSING_STATE: Final = "processing-state"
 CLOCK: Final = "clock"
 
+TEMPLATE_KEYS: Final = b"template/"  # of standardization-state: a template, by its id
+TALLY_KEYS: Final = b"template-tally/"  # likewise: how often it was seen
 STATE_TOPICS: Final = (STANDARDIZATION_STATE, PROCESSING_STATE)
 CHAIN: Final = (*STATE_TOPICS, INGEST_RUNS, DEAD_LETTERS, PROCESSED_METRICS, STANDARDIZED_LOGS, RAW_LOGS)
 """Every topic that has as many partitions as the chain. State first, raw-logs last: the order in which they grow."""
@@ -48,6 +51,7 @@ class TopicSpec:
 
 def specs(partitions: int, retention_hours: int) -> list[TopicSpec]:
     """Every topic of the stack. State topics share the chain's partitioning: partition n's state is partition n's.
+    Ingestion's is no partition's: it holds the places of streams.
 
     The clock is no part of the chain: services write to it to be told the broker's time.
     """
@@ -82,6 +86,7 @@ def specs(partitions: int, retention_hours: int) -> list[TopicSpec]:
         TopicSpec(DEAD_LETTERS, partitions, flow),
         TopicSpec(DEAD_LETTER_EVENTS, partitions, events),
         TopicSpec(INGEST_RUNS, partitions, flow),
+        TopicSpec(INGESTION_STATE, 1, state),
         TopicSpec(STANDARDIZATION_STATE, partitions, state),
         TopicSpec(PROCESSING_STATE, partitions, state),
         TopicSpec(CLOCK, 1, clock),
@@ -93,12 +98,15 @@ def series_key(service_name: str, event_name: str) -> bytes:
     return f"{service_name}/{event_name}".encode()
 
 
-def key_of_state(topic: str, key: bytes) -> bytes:
+def key_of_state(topic: str, key: bytes) -> bytes | None:
     """The key whose partition a piece of state belongs to: of a series for processing, of a push for standardization.
 
-    Raises ValueError where `key` is none of that topic's.
+    None where it belongs to the partition it is on: templates were learned from all that came on theirs. Raises
+    ValueError where `key` is none of that topic's.
     """
     if topic == STANDARDIZATION_STATE:
+        if key.startswith((TEMPLATE_KEYS, TALLY_KEYS)):
+            return None
         return key  # the run's id, which is the key of its messages
     service_name, event_name = json.loads(key)
     return series_key(service_name, event_name)

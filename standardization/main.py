@@ -3,15 +3,20 @@
 raw-logs > [stage loop: frames > entries > records] > standardized-logs, dead-letters
 """
 
+from pathlib import Path
+
 from shared import kafka, metrics
 from shared.config import Settings
-from shared.errors import Reason
+from shared.errors import ConfigurationError, Reason
 from shared.instance import Instance
 from shared.service import Loop, Part, Service, main
 from shared.spool import Spool
 from shared.stage import Stage
 from shared.survey import Survey
 from shared.topics import DEAD_LETTERS, RAW_LOGS, STANDARDIZATION_STATE, STANDARDIZED_LOGS
+from standardization import api, preview
+from standardization.redaction import Redaction, Rule, custom_rules, groups_of, names
+from standardization.texts import FORMATS
 from standardization.transform import STAGE, Standardization
 
 NAME = "standardization"
@@ -24,6 +29,10 @@ def build(settings: Settings) -> Service:
     metrics.SPOOL_QUOTA.labels(NAME).set(settings.spool_max_bytes)
     metrics.touch(STAGE, Reason, [RAW_LOGS], [STANDARDIZED_LOGS, DEAD_LETTERS])
     metrics.PROCESSING_DURATION.labels(STAGE)
+    for form in FORMATS:
+        metrics.TEXT_ENTRIES.labels(form)
+    standardization = Standardization(settings, _redaction(settings))
+    routers = [api.router(standardization.templates), preview.router(settings, _redaction(settings))]
     watch = kafka.Watch(settings, NAME)
     survey = Survey(settings, NAME, lambda: watch.reachable)
     stage = Stage(
@@ -32,12 +41,26 @@ def build(settings: Settings) -> Service:
         reads=RAW_LOGS,
         writes=[STANDARDIZED_LOGS],
         state=STANDARDIZATION_STATE,
-        transform=Standardization(settings),
+        transform=standardization,
         instance_id=instance.id,
         spool=spool,
     )
     parts: list[Part] = [watch, Loop(survey.name, survey.run, list), Loop(STAGE, stage.run, stage.problems)]
-    return Service(NAME, settings, settings.standardization_port, parts, [], __doc__ or "")
+    return Service(NAME, settings, settings.standardization_port, parts, routers, __doc__ or "")
+
+
+def _redaction(settings: Settings) -> Redaction | None:
+    """Redaction as the settings have it; None where there is none. Raises ConfigurationError."""
+    custom: list[Rule] = []
+    if settings.redact_file:
+        try:
+            custom = custom_rules(Path(settings.redact_file).read_text(encoding="utf-8"), settings.redact_file)
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigurationError(f"REDACT_FILE: can't be read: {error}") from None
+    groups = groups_of(settings.redact)
+    for rule in names(groups, custom):
+        metrics.REDACTIONS.labels(rule)
+    return Redaction(groups, custom) if groups or custom else None
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from typing import Any, Final
 import msgspec
 
 from shared.errors import Reason
-from shared.records import Outcome, Record
+from shared.records import Outcome, Record, Sample
 from standardization.fields import NUMBER, ROLES, Leaf, assign, free_name, reader
 from standardization.refused import Refused, cut
 from standardization.values import Unreadable
@@ -40,6 +40,8 @@ class Arrival(msgspec.Struct, frozen=True, gc=False):
     source: str | None = None  # declared source
     run_id: str | None = None
     origin: str | None = None  # only on a replay
+    partition: int = 0  # of raw-logs
+    at_ms: int = 0  # observed_timestamp, ms since the epoch
 
 
 def unmapped(
@@ -68,8 +70,8 @@ def unmapped(
 
 # entry, record_id, arrival; raises Unreadable
 Mapper = Callable[[Any, str, Arrival], Record]
-# entries, their record_ids, their arrivals: the records of those that can be read, and the positions of the others
-BatchMapper = Callable[[Sequence[Any], Sequence[str], Sequence[Arrival]], tuple[list[Record], list[int]]]
+# entries, their record_ids, their arrivals: what those become that can be read, and the positions of the others
+BatchMapper = Callable[[Sequence[Any], Sequence[str], Sequence[Arrival]], tuple[list[Record | Sample], list[int]]]
 
 
 class Plan:

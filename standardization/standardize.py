@@ -1,21 +1,24 @@
 """From an entry's bytes to its record, or to the reason why there is none. Pure: no I/O, no clock."""
 
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 import msgspec
 
 from shared.errors import Reason
-from shared.records import Record
+from shared.records import Record, Sample
 from shared.topics import NDJSON, series_key
 from standardization.cutting import fit
-from standardization.formats import text
 from standardization.formats.json import JsonEntries, NotJson
 from standardization.mapping import Arrival, unmapped
-from standardization.refused import Refused, not_utf8
+from standardization.redaction import Redaction
+from standardization.refused import Refused
+from standardization.templates import TemplateMemory
+from standardization.texts import Found, Reader, Texts
 from standardization.values import Memo
 
-__all__ = ["Arrival", "Rejected", "Standardizer"]
+__all__ = ["Arrival", "Rejected", "Standardized", "Standardizer"]
 
 
 class Rejected(NamedTuple):
@@ -27,7 +30,12 @@ class Rejected(NamedTuple):
     value: bytes  # the original bytes
 
 
-EntriesReader = Callable[[Sequence[bytes], Sequence[str], Sequence[Arrival]], list[Record | Refused]]
+class Standardized(NamedTuple):
+    """What became of some entries, each list in their order; of a good one its key and its line."""
+
+    records: list[tuple[bytes, bytes]]  # by series
+    samples: list[tuple[bytes, bytes]]  # by GPU
+    rejected: list[Rejected]
 
 
 def _series_key(names: tuple[str, str]) -> bytes:
@@ -37,10 +45,18 @@ def _series_key(names: tuple[str, str]) -> bytes:
 class Standardizer:
     """Standardizes entries, remembering the shapes it has seen. For one thread."""
 
-    def __init__(self, parse_max_bytes: int, record_max_bytes: int) -> None:
+    def __init__(
+        self,
+        parse_max_bytes: int,
+        record_max_bytes: int,
+        templates: TemplateMemory | None = None,
+        redaction: Redaction | None = None,
+    ) -> None:
         self._parse_max_bytes = parse_max_bytes
         self._record_max_bytes = record_max_bytes
         self._json = JsonEntries()
+        self._texts = Texts(self._json, templates or TemplateMemory(), redaction)
+        self._redaction = redaction
         self._encode: Final = msgspec.json.Encoder().encode
         self._keys: Final = Memo(_series_key, 4096)
         self._readers: Final = Memo(self._reader, 64)
@@ -51,11 +67,11 @@ class Standardizer:
         lines: Sequence[bytes],
         record_ids: Sequence[str],
         arrivals: Sequence[Arrival],
-    ) -> tuple[list[tuple[bytes, bytes]], list[Rejected]]:
-        """The series key and the record's line of each good entry, in order, and the rejected ones.
+    ) -> Standardized:
+        """What becomes of these entries.
 
-        A line is one JSON object without LF, `record_id` first. Never raises, whatever the bytes are. The more entries
-        of one type in a call, the less each costs.
+        A line is one JSON object without LF; a record's has `record_id` first. Never raises, whatever the bytes are.
+        The more entries of one type in a call, the less each costs.
         """
         if lines and max(map(len, lines)) > self._parse_max_bytes:
             found = [
@@ -66,7 +82,8 @@ class Standardizer:
             ]
         else:
             found = self._readers[content_type](lines, record_ids, arrivals)
-        good: list[tuple[bytes, bytes]] = []
+        records: list[tuple[bytes, bytes]] = []
+        samples: list[tuple[bytes, bytes]] = []
         rejected: list[Rejected] = []
         encode, keys, limit = self._encode, self._keys, self._record_max_bytes
         for index, record in enumerate(found):
@@ -74,46 +91,79 @@ class Standardizer:
                 rejected.append(Rejected(index, record.reason, record.detail, lines[index]))
                 continue
             encoded = encode(record)
+            if isinstance(record, Sample):
+                samples.append((record.hw_id.encode(), encoded))
+                continue
             if len(encoded) > limit:
                 record, encoded = fit(record, len(lines[index]), limit)
-            good.append((keys[record.service_name, record.event_name], encoded))
-        return good, rejected
+            records.append((keys[record.service_name, record.event_name], encoded))
+        if self._redaction is not None:
+            if suspects := self._redaction.suspects([line for _, line in records]):
+                self._redact(self._redaction, suspects, found, records)
+            rejected = [bad._replace(detail=self._redaction.text(bad.detail)) for bad in rejected]
+        return Standardized(records, samples, rejected)
+
+    def redactions(self) -> Counter[str]:
+        """How many values were redacted by which rule, since this was last called."""
+        if self._redaction is None:
+            return Counter()
+        counted, self._redaction.counted = self._redaction.counted, Counter()
+        return counted
+
+    def formats(self) -> Counter[str]:
+        """How many entries that are no JSON were read in which format, since this was last called."""
+        counted, self._texts.counted = self._texts.counted, Counter()
+        return counted
 
     def unparsed(self, size: int, record_id: str, arrival: Arrival) -> tuple[bytes, bytes]:
         """Key and line of an entry over parse_max_bytes, of which only the size is known: its bytes are on disk."""
         record, encoded = fit(self._unparsed_record(size, record_id, arrival), size, self._record_max_bytes)
         return self._keys[record.service_name, record.event_name], encoded
 
+    def _redact(
+        self,
+        redaction: Redaction,
+        suspects: Sequence[int],
+        found: Sequence[Found],
+        good: list[tuple[bytes, bytes]],
+    ) -> None:
+        """Replace those of the good ones that hold what must not be stored."""
+        records = [record for record in found if isinstance(record, Record)]
+        for index in suspects:
+            record = records[index]
+            if (redacted := redaction.record(record)) is not record:
+                fitted, encoded = fit(redacted, redacted.original_bytes or len(good[index][1]), self._record_max_bytes)
+                good[index] = self._keys[fitted.service_name, fitted.event_name], encoded
+
     def _unparsed_record(self, size: int, record_id: str, arrival: Arrival) -> Record:
         body = f"An entry of {size} bytes; over {self._parse_max_bytes} bytes an entry is kept but not parsed."
         return unmapped(record_id, arrival, body, original_bytes=size)
 
-    def _reader(self, content_type: str | None) -> EntriesReader:
+    def _reader(self, content_type: str | None) -> Reader:
         """How entries of this type are read: as JSON, as text, or, where the type says neither, by what they are."""
         kind = (content_type or "").partition(";")[0].strip().lower()
+        if (known := self._texts.reader(content_type or "")) is not None:
+            return known
         if kind in {NDJSON, "application/json", "application/jsonl"} or kind.endswith("+json"):
             return self._json.records
-        return _text_records if kind.startswith("text/") else self._json_or_text
+        return self._json_or_text
 
     def _json_or_text(
         self, lines: Sequence[bytes], record_ids: Sequence[str], arrivals: Sequence[Arrival]
-    ) -> list[Record | Refused]:
+    ) -> list[Found]:
         """Entries of no stated type: JSON if it is JSON or begins as an object does, else text."""
         found = self._json.records(lines, record_ids, arrivals)
-        for index, record in enumerate(found):
-            if isinstance(record, NotJson) and not lines[index].lstrip().startswith(b"{"):
-                found[index] = _text_record(lines[index], record_ids[index], arrivals[index])
+        texts = [
+            index
+            for index, record in enumerate(found)
+            if isinstance(record, NotJson) and not lines[index].lstrip().startswith(b"{")
+        ]
+        if texts:
+            read = self._texts.records(
+                [lines[index] for index in texts],
+                [record_ids[index] for index in texts],
+                [arrivals[index] for index in texts],
+            )
+            for index, record in zip(texts, read, strict=True):
+                found[index] = record
         return found
-
-
-def _text_records(
-    lines: Sequence[bytes], record_ids: Sequence[str], arrivals: Sequence[Arrival]
-) -> list[Record | Refused]:
-    return list(map(_text_record, lines, record_ids, arrivals))
-
-
-def _text_record(line: bytes, record_id: str, arrival: Arrival) -> Record | Refused:
-    try:
-        return text.record_of(line.decode(), record_id, arrival)
-    except UnicodeDecodeError as error:
-        return not_utf8(error)

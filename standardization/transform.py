@@ -13,11 +13,23 @@ from shared import metrics
 from shared.config import Settings
 from shared.errors import Reason
 from shared.frames import entries
-from shared.records import DeadLetter, timestamp_of
+from shared.records import DeadLetter, Kind, timestamp_of
 from shared.stage import NO_HEADERS, Message, Output, RawHeaders, Stream
 from shared.state import StateCodec
-from shared.topics import BRIEFLY, H_CONTENT_TYPE, H_ORIGIN, H_PUSH, H_RUN, H_SOURCE, RAW_LOGS, STANDARDIZED_LOGS
+from shared.topics import (
+    BRIEFLY,
+    H_CONTENT_TYPE,
+    H_KIND,
+    H_ORIGIN,
+    H_PUSH,
+    H_RUN,
+    H_SOURCE,
+    RAW_LOGS,
+    STANDARDIZED_LOGS,
+)
+from standardization.redaction import Redaction
 from standardization.standardize import Arrival, Standardizer
+from standardization.templates import TemplateMemory
 
 STAGE = "standardization"
 PUSH_MEMORY_S = 24 * 3600
@@ -102,29 +114,35 @@ class _Batch:
 class Standardization:
     """The transform of the standardization stage."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, redaction: Redaction | None = None) -> None:
         self._parse_max = settings.parse_max_bytes
         self._topic = settings.topic(RAW_LOGS)
-        self._standardizer = Standardizer(settings.parse_max_bytes, settings.record_max_bytes)
+        self.templates = TemplateMemory()
+        self._standardizer = Standardizer(
+            settings.parse_max_bytes, settings.record_max_bytes, self.templates, redaction
+        )
         self._pushes = PushMemory()
-        self._stream: Stream | None = None
+        self._records: Stream | None = None
+        self._samples: Stream | None = None
         self._out: Output | None = None
 
     def handle(self, messages: Sequence[Message], topic_id: str, out: Output) -> int:
         if out is not self._out:
-            self._out, self._stream = out, out.stream(STANDARDIZED_LOGS)
+            self._out, self._records = out, out.stream(STANDARDIZED_LOGS)
+            self._samples = out.stream(STANDARDIZED_LOGS, [(H_KIND, Kind.SAMPLE.encode())])
         batch = _Batch(None)
         count = 0
         named = _NOTHING
         arrival: Arrival | None = None
-        seen: tuple[RawHeaders, int] = (NO_HEADERS, 0)
+        seen: tuple[RawHeaders, int, int] = (NO_HEADERS, 0, 0)
         for message in messages:
-            headers, at_ms = message.headers, message.timestamp_ms
-            if arrival is None or headers is not seen[0] or at_ms != seen[1]:
+            headers, at_ms, partition = message.headers, message.timestamp_ms, message.partition
+            if arrival is None or headers is not seen[0] or at_ms != seen[1] or partition != seen[2]:
                 if headers is not seen[0]:
                     named = _read(headers)
-                seen = headers, at_ms
-                arrival = Arrival(timestamp_of(at_ms * 1_000_000), named.source, named.run_id, named.origin)
+                seen = headers, at_ms, partition
+                time_taken = timestamp_of(at_ms * 1_000_000)
+                arrival = Arrival(time_taken, named.source, named.run_id, named.origin, partition, at_ms)
             place = f"{topic_id}-{message.partition}-{message.offset}"
             if named.overlong is not None:
                 self._refuse(message, place, arrival, named.overlong)
@@ -164,13 +182,16 @@ class Standardization:
         """Nothing is gathered over a transaction."""
 
     def changed(self) -> Iterable[tuple[int, bytes, bytes | None]]:
-        return self._pushes.changed()
+        yield from self._pushes.changed()
+        yield from self.templates.changed()
 
     def restore(self, partition: int, key: bytes, value: bytes) -> None:
-        self._pushes.restore(partition, key, value)
+        memory = self.templates if self.templates.owns(key) else self._pushes
+        memory.restore(partition, key, value)
 
     def forget(self, partition: int) -> None:
         self._pushes.forget(partition)
+        self.templates.forget(partition)
 
     def _done(self, batch: _Batch, content_type: str | None = None) -> _Batch:
         """Standardize a batch and send what became of it; a new one for what follows.
@@ -179,11 +200,15 @@ class Standardization:
         """
         for begin in range(0, len(batch.lines), _BATCH):
             piece = slice(begin, begin + _BATCH)
-            good, rejected = self._standardizer.entries(
+            found = self._standardizer.entries(
                 batch.content_type, batch.lines[piece], batch.record_ids[piece], batch.arrivals[piece]
             )
-            self._send(good)
-            for bad in rejected:
+            self._send(found.records)
+            if found.samples:
+                assert self._samples is not None
+                self._samples.add(found.samples)
+            self._count()
+            for bad in found.rejected:
                 at = begin + bad.index
                 self._dead(
                     batch.messages[at], batch.record_ids[at], batch.arrivals[at], bad.reason, bad.detail, bad.value
@@ -191,8 +216,15 @@ class Standardization:
         return _Batch(content_type)
 
     def _send(self, records: Sequence[tuple[bytes, bytes]]) -> None:
-        assert self._stream is not None
-        self._stream.add(records)
+        assert self._records is not None
+        self._records.add(records)
+
+    def _count(self) -> None:
+        assert self._out is not None
+        for form, number in self._standardizer.formats().items():
+            self._out.count(metrics.TEXT_ENTRIES.labels(form), number)
+        for rule, number in self._standardizer.redactions().items():
+            self._out.count(metrics.REDACTIONS.labels(rule), number)
 
     def _refuse(self, message: Message, place: str, arrival: Arrival, header: str) -> None:
         """A foreign producer's header that no record could carry: the message is one dead letter."""

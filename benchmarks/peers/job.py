@@ -59,7 +59,7 @@ class Mapping:
                 run_id = content.decode()
         arrival = Arrival(timestamp_of(timestamp_ms * 1_000_000), run_id=run_id)
         record_id = f"{TOPIC_ID}-{partition}-{offset}-0"
-        good, rejected = self._standardizer.entries(content_type, [value], [record_id], [arrival])
+        good, _, rejected = self._standardizer.entries(content_type, [value], [record_id], [arrival])
         if rejected:
             raise ValueError(rejected[0].detail)
         return good[0]

@@ -2,7 +2,7 @@
 
 from fastapi import APIRouter
 
-from processing.api import alerts, anomalies, dead_letters, records, runs, summary, windows
+from processing.api import alerts, anomalies, dead_letters, gpus, records, runs, summary, telemetry, windows
 from processing.api.counts import counts
 from processing.store import Store
 
@@ -11,4 +11,7 @@ __all__ = ["counts", "routers"]
 
 def routers(store: Store) -> list[APIRouter]:
     """Every route that the store answers."""
-    return [topic.router(store) for topic in (summary, anomalies, records, windows, runs, dead_letters, alerts)]
+    return [
+        topic.router(store)
+        for topic in (summary, anomalies, records, windows, runs, dead_letters, alerts, gpus, telemetry)
+    ]

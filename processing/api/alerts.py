@@ -15,9 +15,10 @@ from pydantic.alias_generators import to_camel
 from starlette.concurrency import run_in_threadpool
 
 from processing.api.filters import TimeQuery, Where
-from processing.api.paging import Listing, Page, newest
+from processing.api.paging import newest
 from processing.api.values import Fields, Instant, OptionalText
 from processing.store import Store
+from shared.paging import Listing, Page
 from shared.service import Problem, ProblemError
 
 WATCHDOG: Final = "Watchdog"

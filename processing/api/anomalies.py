@@ -6,9 +6,10 @@ from fastapi import APIRouter, Query
 from pydantic import BaseModel, Field
 
 from processing.api.filters import EntryQuery, Where
-from processing.api.paging import Listing, Page, newest
+from processing.api.paging import newest
 from processing.api.values import Instant, OptionalText
 from processing.store import Store
+from shared.paging import Listing, Page
 from shared.records import status_of
 
 

@@ -27,7 +27,6 @@ from processing.api.dead_letters import (
 )
 from processing.api.filters import Where
 from processing.api.originals import Location, Original, Originals, PayloadResponse, Reading
-from processing.api.paging import after, cursor_of
 from processing.desk import LARGE, Closing, Desk
 from processing.letters import (
     OPEN,
@@ -42,6 +41,7 @@ from processing.store import Store
 from shared.chunking import Payload
 from shared.config import Settings
 from shared.errors import SpoolFullError
+from shared.paging import after, cursor_of
 from shared.records import DeadLetter as Letter
 from shared.records import timestamp_of
 from shared.service import Problem, ProblemError

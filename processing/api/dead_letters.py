@@ -8,11 +8,12 @@ from fastapi import Path as PathParameter
 from pydantic import BaseModel, Field
 
 from processing.api.filters import TimeQuery, Where
-from processing.api.paging import Listing, Page, newest
+from processing.api.paging import newest
 from processing.api.values import Instant, OptionalText
 from processing.letters import OPEN, Action
 from processing.store import Store
 from shared.errors import Reason
+from shared.paging import Listing, Page
 from shared.service import Problem, ProblemError
 
 # A letter's id is where it lies, as a record's is. Its state is that of its event, of which it has one at most.

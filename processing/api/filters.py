@@ -54,9 +54,9 @@ class TimeQuery(BaseModel):
         """The conditions, on a table whose column `time` tells when it happened."""
         where = Where()
         if self.from_ is not None:
-            where = where.and_(f"{time} >= {{since:DateTime64(9, 'UTC')}}", since=_sql_instant(self.from_))
+            where = where.and_(f"{time} >= {{since:DateTime64(9, 'UTC')}}", since=sql_instant(self.from_))
         if self.to is not None:
-            where = where.and_(f"{time} < {{until:DateTime64(9, 'UTC')}}", until=_sql_instant(self.to))
+            where = where.and_(f"{time} < {{until:DateTime64(9, 'UTC')}}", until=sql_instant(self.to))
         return where
 
 
@@ -85,5 +85,5 @@ class EntryQuery(SeriesQuery):
         return where if self.outcome is None else where.and_("outcome = {outcome:String}", outcome=self.outcome.value)
 
 
-def _sql_instant(instant: datetime) -> str:
+def sql_instant(instant: datetime) -> str:
     return instant.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S.%f")

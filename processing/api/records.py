@@ -7,9 +7,10 @@ from fastapi import Path as PathParameter
 from pydantic import BaseModel, Field
 
 from processing.api.filters import EntryQuery
-from processing.api.paging import Listing, Page, newest
+from processing.api.paging import newest
 from processing.api.values import Fields, Instant, OptionalText
 from processing.store import Store
+from shared.paging import Listing, Page
 from shared.records import status_of
 from shared.service import Problem, ProblemError
 

@@ -6,10 +6,11 @@ from fastapi import APIRouter, Query
 from pydantic import BaseModel, Field
 
 from processing.api.filters import SeriesQuery
-from processing.api.paging import Listing, Page, after, cut
+from processing.api.paging import cut
 from processing.api.values import Instant
 from processing.store import Store
 from processing.windows import quantile
+from shared.paging import Listing, Page, after
 
 _SERIES: Final = {
     "series": "service_name AS source, event_name AS operation",

@@ -13,9 +13,9 @@ from typing import Annotated, Any, Final
 import msgspec
 from msgspec import Meta
 
-from processing.store.schema import ANOMALIES, DEAD_LETTER_EVENTS, DEAD_LETTERS, RECORDS, RUNS, WINDOWS
+from processing.store.schema import ANOMALIES, DEAD_LETTER_EVENTS, DEAD_LETTERS, RECORDS, RUNS, SAMPLES, WINDOWS
 from processing.store.store import Rows
-from shared.records import Record
+from shared.records import Record, Sample
 
 _Int32 = Annotated[int, Meta(ge=-(2**31), le=2**31 - 1)]
 _Int64 = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
@@ -40,6 +40,15 @@ class RecordLine(Record, frozen=True, omit_defaults=True):
     rows_per_s: float | None = None
     bytes_per_s: float | None = None
     anomalies: tuple[str, ...] = ()
+    schema: Annotated[int, Meta(ge=0, le=2**16 - 1)] = 1
+
+
+class SampleLine(Sample, frozen=True, omit_defaults=True, tag_field="kind", tag="sample"):
+    """A sample of GPU telemetry."""
+
+    timestamp: _Instant
+    observed_timestamp: _Instant
+    gpu_index: _Int32 | None = None
     schema: Annotated[int, Meta(ge=0, le=2**16 - 1)] = 1
 
 
@@ -141,6 +150,7 @@ class RunLine(msgspec.Struct):
 
 _LINES: Final[dict[str, type[msgspec.Struct]]] = {
     RECORDS.name: RecordLine,
+    SAMPLES.name: SampleLine,
     WINDOWS.name: WindowLine,
     ANOMALIES.name: AnomalyLine,
     DEAD_LETTERS.name: DeadLetterLine,

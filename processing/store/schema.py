@@ -81,6 +81,11 @@ _SEQ = Column("seq", "UInt64", "", f"{{number:UInt64}} * {ROWS_PER_BATCH} + rowN
 _STORED_AT = Column("stored_at", _INSTANT, "", "fromUnixTimestamp64Nano({stored_at_ns:Int64}, 'UTC')")
 
 
+def _coded(column: Column, codec: str) -> Column:
+    """The column, compressed so."""
+    return replace(column, type=f"{column.type} CODEC({codec})")
+
+
 @dataclass(frozen=True, slots=True)
 class Table:
     """A table that lines are inserted into. What changes here needs a migration; a new table needs none."""
@@ -170,6 +175,63 @@ RECORDS = Table(
         "PROJECTION counts (SELECT service_name, outcome, count() GROUP BY service_name, outcome)",
     ),
 )
+
+GPU_FIELDS: Final = ("host_name", "hw_model", "hw_parent", "gpu_index", "device")
+GPUS: Final = (
+    "count()",
+    "min(timestamp)",
+    "max(timestamp)",
+    f"argMax(tuple({', '.join(GPU_FIELDS)}), tuple(timestamp, seq))",
+)
+"""What is kept of each GPU: how many samples, the first, the last, and what the newest says of it."""
+
+LATEST_FIELDS: Final = ("metric", "unit", "value", "host_name")
+SERIES: Final = (
+    "count()",
+    "max(timestamp)",
+    "max(observed_timestamp)",
+    f"argMax(tuple({', '.join(LATEST_FIELDS)}), tuple(timestamp, seq))",
+)
+"""What is kept of each series of samples, by hw_id and source_metric: how many, the last, the last arrival, and the
+newest itself. A query that asks for just these, so spelt, reads the projection; so it is with those of GPUS."""
+
+SAMPLES = Table(
+    "samples",
+    (
+        _label("hw_id"),
+        _label("metric"),
+        _label("source_metric"),
+        _coded(_instant("timestamp"), "DoubleDelta, ZSTD"),
+        _coded(_SEQ, "Delta, ZSTD"),
+        _coded(_measure("value"), "ZSTD"),
+        _label("unit"),
+        _coded(_text("record_id"), "ZSTD(3)"),
+        _label("run_id"),
+        _text("origin"),
+        _coded(_instant("observed_timestamp"), "DoubleDelta, ZSTD"),
+        _coded(_STORED_AT, "DoubleDelta, ZSTD"),
+        _label("host_name"),
+        _label("hw_model"),
+        _label("hw_parent"),
+        _same("gpu_index", "Nullable(Int32)"),
+        _label("device"),
+        _label("container"),
+        _label("pod"),
+        _label("namespace"),
+        _coded(_text("attributes"), "ZSTD(3)"),  # a JSON object, or empty
+        Column("schema", "UInt16", "Int32 DEFAULT 1", "`schema`"),
+    ),
+    # by when raw-logs took it, as records; within a month a GPU's metric lies together, in the order of time
+    "MergeTree PARTITION BY toYYYYMM(observed_timestamp) ORDER BY (hw_id, source_metric, timestamp, seq) "
+    f"SETTINGS {_DEDUPLICATION}",
+    (
+        "INDEX by_run run_id TYPE bloom_filter(0.01) GRANULARITY 1",
+        f"PROJECTION gpus (SELECT hw_id, {', '.join(GPUS)} GROUP BY hw_id)",
+        f"PROJECTION series (SELECT hw_id, source_metric, {', '.join(SERIES)} GROUP BY hw_id, source_metric)",
+    ),
+)
+"""Readings of GPUs. The projections are part of each part, like the rows: however often a batch was repeated, they hold
+what the rows hold, and the list of a fleet costs what it has of GPUs, not of samples."""
 
 WINDOWS = Table(
     "windows",
@@ -325,7 +387,7 @@ ALERTS = Table(
 )
 """Firings and resolutions, each once. It belongs to no epoch, for it does not come from the topics."""
 
-TABLES: Final = (RECORDS, WINDOWS, ANOMALIES, DEAD_LETTERS, DEAD_LETTER_EVENTS, RUNS)
+TABLES: Final = (RECORDS, SAMPLES, WINDOWS, ANOMALIES, DEAD_LETTERS, DEAD_LETTER_EVENTS, RUNS)
 
 OTEL_LOGS: Final = """
 CREATE OR REPLACE VIEW {view} AS SELECT

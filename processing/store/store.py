@@ -22,6 +22,7 @@ from processing.store.schema import (
     RECORDS,
     ROWS_PER_BATCH,
     RUNS,
+    SAMPLES,
     WINDOWS,
     Table,
 )
@@ -36,6 +37,7 @@ class Rows:
     """Lines of JSON for each table, untouched from Kafka; an element holds one or more, joined by LF."""
 
     records: list[bytes]
+    samples: list[bytes]
     windows: list[bytes]
     anomalies: list[bytes]
     dead_letters: list[bytes]
@@ -50,6 +52,7 @@ class Rows:
             (DEAD_LETTERS, self.dead_letters),
             (DEAD_LETTER_EVENTS, self.dead_letter_events),
             (RECORDS, self.records),
+            (SAMPLES, self.samples),
             (RUNS, self.runs),
         ]
 

@@ -11,6 +11,7 @@ from shared.kafka.client import (
     Position,
 )
 from shared.kafka.clock import Clock
+from shared.kafka.log_dirs import topic_bytes
 from shared.kafka.reader import First, Reader, first_messages, read_to_end
 from shared.kafka.topics import Topics
 from shared.kafka.transactions import Transactions
@@ -33,4 +34,5 @@ __all__ = [
     "Watch",
     "first_messages",
     "read_to_end",
+    "topic_bytes",
 ]

@@ -1,6 +1,7 @@
 """What the cluster knows of our topics: their ids, partitions and offsets; and making them."""
 
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, TypeVar
 
@@ -100,6 +101,43 @@ class Topics:
         )
         return {(tp.topic, tp.partition): tp.offset for tp in found if tp.offset >= 0}
 
+    def times(self, places: Sequence[Place], patience: float = 10.0) -> dict[Place, tuple[int, int]]:
+        """When the first and the newest message that a partition holds were written, ms since 1970; none if empty."""
+        first = self._listed(places, OffsetSpec.for_timestamp(0), patience)
+        newest = self._listed(places, OffsetSpec.max_timestamp(), patience)  # type: ignore[no-untyped-call]  # likewise
+        return {
+            place: (first[place].timestamp, newest[place].timestamp)
+            for place in places
+            if first[place].timestamp >= 0 and newest[place].timestamp >= 0
+        }
+
+    def assigned(self, groups: Sequence[str], patience: float = 10.0) -> dict[str, dict[str, int]]:
+        """Of each group, by our name of it: how many members have partitions of which topic.
+
+        Who assigns itself partitions is no member; a group that nobody has joined yet is not there, or empty.
+        """
+        names = {self._settings.topic(group): group for group in groups}
+        described = _answers(
+            lambda: self._admin.describe_consumer_groups(list(names), request_timeout=patience),
+            "describe groups",
+            patience,
+        )
+        return {
+            names[name]: Counter(
+                topic
+                for member in group.members
+                for topic in {place.topic for place in member.assignment.topic_partitions}
+            )
+            for name, group in described.items()
+        }
+
+    def brokers(self, patience: float = 10.0) -> list[tuple[str, int]]:
+        """Host and port of every broker."""
+        described = _answers(
+            lambda: {"": self._admin.describe_cluster(request_timeout=patience)}, "describe the cluster", patience
+        )
+        return [(node.host, node.port) for node in described[""].nodes]
+
     def members(self, group: str, patience: float = 10.0) -> int:
         """How many consumers a group, by our name of it, has now."""
         name = self._settings.topic(group)
@@ -173,6 +211,11 @@ class Topics:
     def _offsets(
         self, places: Sequence[Place], which: OffsetSpec, patience: float, *, stable: bool = False
     ) -> dict[Place, int]:
+        return {place: info.offset for place, info in self._listed(places, which, patience, stable=stable).items()}
+
+    def _listed(
+        self, places: Sequence[Place], which: OffsetSpec, patience: float, *, stable: bool = False
+    ) -> dict[Place, Any]:
         if not places:
             return {}
         asked = {TopicPartition(topic, partition): which for topic, partition in places}
@@ -182,7 +225,7 @@ class Topics:
             "list offsets",
             patience,
         )
-        return {(tp.topic, tp.partition): info.offset for tp, info in found.items()}
+        return {(tp.topic, tp.partition): info for tp, info in found.items()}
 
 
 def _answers(ask: Callable[[], Mapping[Any, Any]], what: str, patience: float) -> dict[Any, Any]:

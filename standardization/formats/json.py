@@ -16,9 +16,10 @@ from typing import Annotated, Any, Final
 import msgspec
 
 from shared.errors import Reason
-from shared.records import Record
+from shared.records import Record, Sample
 from standardization.fields import ARRAY, EMPTY, NUMBER, TEXT, Leaf, Path
-from standardization.mapping import Arrival, BatchMapper, Plan
+from standardization.formats.gpu import plan_of
+from standardization.mapping import Arrival, BatchMapper
 from standardization.refused import Refused, cut, not_utf8
 
 MAX_DEPTH: Final = 64  # objects and arrays within each other, the entry itself included
@@ -54,7 +55,7 @@ class JsonEntries:
 
     def records(
         self, lines: Sequence[bytes], record_ids: Sequence[str], arrivals: Sequence[Arrival]
-    ) -> list[Record | Refused]:
+    ) -> list[Record | Sample | Refused]:
         """The record of each entry, or why there is none.
 
         Entries of one shape are read together, whatever lies between them: a struct's decoder and a mapper that run
@@ -70,7 +71,7 @@ class JsonEntries:
                     guess = (_quotes(line), line[:_START])
                 together = alike.setdefault(guess, [])
             together.append(position)
-        found: list[Record | Refused | None] = [None] * len(lines)
+        found: list[Record | Sample | Refused | None] = [None] * len(lines)
         work: list[tuple[tuple[int, bytes], Sequence[int], tuple[_Shape, ...]]] = [
             (guess, positions, guesses.get(guess, ())) for guess, positions in alike.items()
         ]
@@ -86,7 +87,7 @@ class JsonEntries:
                     break
         return found  # type: ignore[return-value]  # every place is filled
 
-    def _record(self, line: bytes, record_id: str, arrival: Arrival) -> Record | Refused:
+    def _record(self, line: bytes, record_id: str, arrival: Arrival) -> Record | Sample | Refused:
         """The record of one entry, examined leaf by leaf, or why there is none."""
         try:
             return self._examined(line, record_id, arrival)
@@ -94,7 +95,7 @@ class JsonEntries:
             refused.__context__ = None  # it outlives this call, and must not keep what led to it
             return refused.with_traceback(None)
 
-    def _examined(self, line: bytes, record_id: str, arrival: Arrival) -> Record:
+    def _examined(self, line: bytes, record_id: str, arrival: Arrival) -> Record | Sample:
         entry = _object(line)
         leaves: list[Leaf] = []
         values: list[Any] = []
@@ -132,7 +133,7 @@ class _Shape:
 
     def __init__(self, leaves: tuple[Leaf, ...]) -> None:
         self.leaves = leaves
-        self.plan = Plan(leaves)
+        self.plan = plan_of(leaves)
         self.seen = 0
 
     def compile(self) -> bool:
@@ -156,7 +157,7 @@ class _Shape:
 
     def fill(
         self,
-        found: list[Record | Refused | None],
+        found: list[Record | Sample | Refused | None],
         positions: Sequence[int],
         lines: Sequence[bytes],
         record_ids: Sequence[str],

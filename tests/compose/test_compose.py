@@ -19,6 +19,7 @@ import pytest
 
 from grafana import queries
 from native.client import Client, StackError
+from native.fleet import COLUMNS, Plan, rows_of
 from native.settings import ROOT
 from tests.compose.engine import ComposeStack, EngineError, docker, volumes_of
 from tests.e2e.test_quick import FACTS
@@ -292,7 +293,10 @@ def test_every_query_of_every_panel_and_rule_returns_data(
     client.wait_until_drained(client.trigger()["run_id"])
     broken = {"source": "shop", "duration_seconds": "soon"}
     http.post(stack.url("ingestion") + "/ingest", json=broken).raise_for_status()  # a fault: one dead letter
-    asked = [*queries.of_dashboards({"source": "EasyProjects"}), *queries.of_rules()]
+    fleet = [dict(zip(COLUMNS, row, strict=True)) for row in rows_of(Plan(hosts=2, gpus=5, xids=1.0))]
+    http.post(stack.url("ingestion") + "/ingest", json=fleet).raise_for_status()
+    chosen = {"source": "EasyProjects", "host": ".*", "gpu": ".*"}
+    asked = [*queries.of_dashboards(chosen), *queries.of_rules()]
     missing: list[str] = []
 
     def answered() -> bool:

@@ -27,6 +27,29 @@ def record(record_id: str, **fields: Any) -> bytes:
     )
 
 
+def sample(record_id: str, **fields: Any) -> bytes:
+    return _encode(
+        {
+            "kind": "sample",
+            "record_id": record_id,
+            "timestamp": "2026-01-05T10:00:00Z",
+            "observed_timestamp": "2026-01-05T10:00:01.5Z",
+            "hw_id": "GPU-1",
+            "metric": "hw.gpu.utilization",
+            "source_metric": "DCGM_FI_DEV_GPU_UTIL",
+            "unit": "1",
+            "value": 0.5,
+            "run_id": "run-1",
+            "host_name": "node-1",
+            "hw_model": "NVIDIA H100 80GB HBM3",
+            "gpu_index": 0,
+            "device": "nvidia0",
+            "attributes": {"hw.gpu.task": "general"},
+            **fields,
+        }
+    )
+
+
 def window(minute: str, **fields: Any) -> bytes:
     empty = {f"{of}_{name}": 0 for of in ("duration", "memory") for name in ("count", "sum")}
     extremes = {f"{of}_{name}": None for of in ("duration", "memory") for name in ("min", "max")}
@@ -112,7 +135,9 @@ def receipt(run_id: str, entries: int, **fields: Any) -> bytes:
 
 def rows(**tables: list[bytes]) -> Rows:
     """Rows with lines for these tables only."""
-    empty: dict[str, list[bytes]] = {name: [] for name in ("records", "windows", "anomalies", "dead_letters", "runs")}
+    empty: dict[str, list[bytes]] = {
+        name: [] for name in ("records", "samples", "windows", "anomalies", "dead_letters", "runs")
+    }
     return Rows(**{**empty, **tables})
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from grafana import queries, rules
+from native.fleet import COLUMNS, Plan, rows_of
 from native.kafka import Broker
 from tests.integration.monitoring import Monitoring
 from tests.integration.stack import Stack, eventually
@@ -16,7 +17,8 @@ from tests.integration.test_chain import FACTS, trigger
 pytestmark = pytest.mark.kafka
 
 DEADLINE_S = 150.0  # the objectives over days are computed once a minute
-SOURCE = "EasyProjects"
+CHOSEN = {"source": "EasyProjects", "host": ".*", "gpu": ".*"}
+FLEET = Plan(hosts=2, gpus=5, xids=1.0)
 
 
 @pytest.fixture(scope="module")
@@ -34,13 +36,15 @@ def test_every_panel_and_every_rule_is_answered_after_one_ingest_and_one_fault(
     watched: tuple[Stack, Monitoring],
 ) -> None:
     stack, prometheus = watched
-    asked = [*queries.of_dashboards({"source": SOURCE}), *queries.of_rules()]
+    asked = [*queries.of_dashboards(CHOSEN), *queries.of_rules()]
     before = queries.unanswered(prometheus.url, asked)
     assert any("'Log Entries by Source'" in missing for missing in before), "nothing was ingested, yet it has entries"
 
     trigger(stack)  # its anomalies are two faults of the entries' own
     garbage = b'{"source": "shop", "duration_seconds": "soon"}'
     assert stack.push(garbage, kind="application/json").status_code == 200
+    samples = [json.dumps(dict(zip(COLUMNS, row, strict=True))) for row in rows_of(FLEET)]
+    assert stack.push("\n".join(samples).encode()).status_code == 200
     missing = before
 
     def answered() -> bool:
@@ -58,6 +62,7 @@ MOVED = {
     "sluice-overview": {2, 4, 6, 7, 9, 12, 13, 14, 15, 16, 30, 32, 33, 34},
     "sluice-sources": {1, 2, 3, 4, 5, 6, 7, 30, 31, 32, 33, 34, 35},
     "sluice-pipeline": {1, 2, 6, 11, 36},
+    "sluice-gpus": {1, 2, 3, 4, 5, 6, 7, 30, 31, 32, 33, 34, 35, 36, 37, 38, 39, 40},
 }
 """Panels that show more than 0 after one ingest: a series born with its value would return data, and none of it."""
 
@@ -65,7 +70,7 @@ MOVED = {
 def test_after_one_ingest_the_panels_show_what_happened_and_not_just_zeros(watched: tuple[Stack, Monitoring]) -> None:
     _, prometheus = watched
     of = {f"{uid} {id_} " for uid, ids in MOVED.items() for id_ in ids}
-    asked = [each for each in queries.of_dashboards({"source": SOURCE}) if each.where.startswith(tuple(of))]
+    asked = [each for each in queries.of_dashboards(CHOSEN) if each.where.startswith(tuple(of))]
     assert len({each.where.rpartition(" ")[0] for each in asked}) == len(of)
 
     def still() -> list[str]:
@@ -91,9 +96,7 @@ def _highest(prometheus: Monitoring, asked: queries.Asked) -> float:
 def test_the_exact_panel_shows_the_72_entries_as_integers(watched: tuple[Stack, Monitoring]) -> None:
     """After the first test's single trigger, and with the row of all sources together."""
     _, prometheus = watched
-    (panel,) = (
-        asked for asked in queries.of_dashboards({"source": SOURCE}) if "'Log Entries by Source'" in asked.where
-    )
+    (panel,) = (asked for asked in queries.of_dashboards(CHOSEN) if "'Log Entries by Source'" in asked.where)
     shown: dict[str, dict[str, int]] = {}
     for series in prometheus.query(panel.expr):
         labels = series["metric"]
@@ -103,7 +106,7 @@ def test_the_exact_panel_shows_the_72_entries_as_integers(watched: tuple[Stack, 
 
 def test_the_health_panel_tells_a_service_that_is_down(watched: tuple[Stack, Monitoring]) -> None:
     stack, prometheus = watched
-    (panel,) = (asked for asked in queries.of_dashboards({"source": SOURCE}) if "'Healthy?'" in asked.where)
+    (panel,) = (asked for asked in queries.of_dashboards(CHOSEN) if "'Healthy?'" in asked.where)
 
     def problems() -> float:
         (series,) = prometheus.query(panel.expr)

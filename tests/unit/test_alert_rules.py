@@ -8,6 +8,7 @@ import pytest
 import yaml
 
 from processing.counts import EntriesBySource
+from processing.fleet import Families as GpuFamilies
 from processing.sources import Families
 from shared import metrics
 
@@ -25,7 +26,12 @@ CASES: list[dict[str, Any]] = [
 ]
 
 # the panels of each dashboard, by their fixed ids; from 30 on a dashboard may have more
-PANELS = {"sluice-overview": range(1, 19), "sluice-pipeline": range(1, 12), "sluice-sources": range(1, 8)}
+PANELS = {
+    "sluice-overview": range(1, 19),
+    "sluice-pipeline": range(1, 12),
+    "sluice-sources": range(1, 8),
+    "sluice-gpus": range(1, 8),
+}
 COUNTS = re.compile(r"\b(?:rate|increase|changes)\(|:(?:ratio_rate|increase)\d")
 ALWAYS_TRUE_OF_NOTHING = {"Watchdog", "SluiceServiceAbsent"}  # no threshold, and absence is what they are about
 
@@ -92,6 +98,7 @@ def test_rules_use_only_metrics_that_are_exported_and_records_that_are_recorded(
     exported = {sample for family in metrics.REGISTRY.collect() for sample in (family.name, f"{family.name}_total")}
     exported |= {f"{name}_{part}" for name in exported for part in ("bucket", "count", "sum")}
     exported |= {f"{family.name}_total" for family in (*EntriesBySource(dict, 1).describe(), *Families())}
+    exported |= {family.name for family in GpuFamilies()}
     used = set(re.findall(r"(?<![\w:])(?:sluice_|log_entries_)\w+", text))
     assert used
     assert used <= exported

@@ -339,7 +339,7 @@ def test_thresholds_follow_the_alerts_constant() -> None:
 
 
 def _all_exprs() -> Iterator[queries.Asked]:
-    yield from queries.of_dashboards({"source": "Efficy"})
+    yield from queries.of_dashboards({"source": "Efficy", "host": "node-1", "gpu": "GPU-1"})
     yield from queries.of_rules()
 
 

@@ -10,8 +10,9 @@ from prometheus_client.metrics import MetricWrapperBase
 
 from native.settings import NativeSettings
 from processing.counts import EntriesBySource
+from processing.fleet import Families as GpuFamilies
 from processing.sources import Families
-from shared import metrics
+from shared import dcgm, metrics
 from shared.config import Settings
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -66,9 +67,9 @@ def _exported() -> set[Metric]:
     for family in EntriesBySource(lambda: {("shop", "success"): 1}, limit=200).collect():
         (sample,) = family.samples
         found.add(Metric(sample.name, family.type, tuple(sample.labels)))
-    for family in Families():
+    for family in (*Families(), *GpuFamilies()):
         suffix = "_total" if family.type == "counter" else ""
-        found.add(Metric(family.name + suffix, family.type, family._labelnames))  # type: ignore[attr-defined]  # it has no public name
+        found.add(Metric(family.name + suffix, family.type, family._labelnames))
     return found
 
 
@@ -161,6 +162,12 @@ def test_an_anchor_is_what_github_makes_of_a_heading(tmp_path: Path) -> None:
         '# Kafka logs "Invalid receive (size = 1 ...)"\n\n## `make run`\n\n## `make run`\n\n```\n# no heading\n```\n'
     )
     assert _anchors(page) == {"kafka-logs-invalid-receive-size--1-", "make-run", "make-run-1"}
+
+
+def test_every_field_of_dcgm_is_documented_with_its_metric_and_unit_and_no_other_is() -> None:
+    rows = [cells[:3] for cells in _tables(ROOT / "docs/gpu.md", "field of DCGM")]
+    known = [[f"`{name}`", f"`{field.metric}`", field.unit] for name, field in dcgm.FIELDS.items()]
+    assert rows == known
 
 
 def test_every_test_that_shows_a_case_of_chunking_exists() -> None:

@@ -9,7 +9,9 @@ RECEIPT = b'{"run_id":"r","source":null,"entries":1,"bytes":2,"time":"2026-01-05
 
 
 def _rows(**tables: list[bytes]) -> Rows:
-    return Rows(**{"records": [], "windows": [], "anomalies": [], "dead_letters": [], "runs": [], **tables})
+    return Rows(
+        **{"records": [], "samples": [], "windows": [], "anomalies": [], "dead_letters": [], "runs": [], **tables}
+    )
 
 
 @pytest.mark.parametrize(

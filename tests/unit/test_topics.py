@@ -8,9 +8,11 @@ from shared.topics import (
     CLOCK,
     GROUPS,
     H_CHUNK,
+    INGESTION_STATE,
     RAW_LOGS,
     STANDARDIZATION_STATE,
     STANDARDIZED_LOGS,
+    key_of_state,
     murmur2,
     partition_of,
     series_key,
@@ -65,7 +67,7 @@ def test_topics_of_the_flow_stamp_their_own_time_and_are_not_compacted_while_sta
 
 
 def test_all_topics_of_the_chain_have_the_same_number_of_partitions() -> None:
-    assert {spec.partitions for spec in specs(5, 1) if spec.name != CLOCK} == {5}
+    assert {spec.partitions for spec in specs(5, 1) if spec.name not in (CLOCK, INGESTION_STATE)} == {5}
 
 
 def test_the_groups_are_those_of_the_stages_and_the_sink_and_read_what_these_read() -> None:
@@ -78,3 +80,9 @@ def test_the_groups_are_those_of_the_stages_and_the_sink_and_read_what_these_rea
 
 def test_our_headers_carry_our_prefix() -> None:
     assert H_CHUNK == "sluice-chunk"
+
+
+def test_templates_stay_on_the_partition_that_they_were_learned_on() -> None:
+    assert key_of_state(STANDARDIZATION_STATE, b"template/27b70620e02d6f22") is None
+    assert key_of_state(STANDARDIZATION_STATE, b"template-tally/27b70620e02d6f22") is None
+    assert key_of_state(STANDARDIZATION_STATE, b"run-1") == b"run-1"

@@ -1,0 +1,96 @@
+"""What would become of an entry: its record, or the reason why there is none. Nothing is written or learned."""
+
+from collections.abc import AsyncIterator, Callable
+from datetime import UTC, datetime
+from typing import Annotated, Any, Final
+
+import msgspec
+from fastapi import APIRouter, Header, Query, Request
+from pydantic import BaseModel, Field
+from starlette.concurrency import run_in_threadpool
+
+from shared.config import Settings
+from shared.frames import entries
+from shared.records import timestamp_of
+from shared.service import Problem, ProblemError
+from standardization.mapping import Arrival
+from standardization.redaction import Redaction
+from standardization.standardize import Standardizer
+
+MAX_BYTES: Final = 1024 * 1024
+_BYTES: Final = {"type": "string", "format": "binary"}
+RECORD_ID: Final = "00000000-0-0-0"  # of an entry that lies nowhere
+
+
+class Refusal(BaseModel):
+    """Why the entry would become a dead letter."""
+
+    reason: str
+    detail: str = Field(description="What was wrong and what to do.")
+
+
+class Preview(BaseModel):
+    """One of the two is null."""
+
+    record: dict[str, Any] | None = Field(description="The record or GPU sample as it would be on standardized-logs.")
+    dead_letter: Refusal | None
+
+
+def preview(
+    entry: bytes,
+    content_type: str | None,
+    source: str | None,
+    now: datetime,
+    settings: Settings,
+    redaction: Redaction | None,
+) -> Preview:
+    """What would become of the entry, if it came now. Raises ProblemError where the bytes are not one entry."""
+    lines = entries(entry, content_type)
+    if len(lines) != 1:
+        raise ProblemError(422, "Not one entry", f"the body holds {len(lines)} entries; a preview is of one")
+    at_ms = int(now.timestamp() * 1000)
+    arrival = Arrival(timestamp_of(at_ms * 1_000_000), source, at_ms=at_ms)
+    # one of its own, so that a preview teaches the stage no shapes and no templates
+    standardizer = Standardizer(settings.parse_max_bytes, settings.record_max_bytes, redaction=redaction)
+    found = standardizer.entries(content_type, lines, [RECORD_ID], [arrival])
+    standardizer.redactions()  # they are no redactions of what is stored
+    for bad in found.rejected:
+        return Preview(record=None, dead_letter=Refusal(reason=bad.reason, detail=bad.detail))
+    ((_, line),) = [*found.records, *found.samples]
+    return Preview(record=msgspec.json.decode(line), dead_letter=None)
+
+
+def router(
+    settings: Settings, redaction: Redaction | None, clock: Callable[[], datetime] = lambda: datetime.now(UTC)
+) -> APIRouter:
+    """The route; `redaction` is its own."""
+    routes = APIRouter(prefix="/standardization", tags=["standardization"])
+
+    @routes.post(
+        "/preview",
+        responses={413: {"model": Problem}, 422: {"model": Problem}},
+        openapi_extra={
+            "requestBody": {"required": True, "content": {"*/*": {"schema": {"type": "string", "format": "binary"}}}}
+        },
+    )
+    async def preview_entry(
+        request: Request,
+        source: Annotated[str | None, Query(max_length=1_024, description="The declared source.")] = None,
+        content_type: Annotated[
+            str | None, Header(max_length=1_024, description="The entry's type, as in raw-logs.")
+        ] = None,
+    ) -> Preview:
+        """The record that the body would become, or why it would be a dead letter; nothing is written."""
+        entry = await _read(request.stream())
+        return await run_in_threadpool(preview, entry, content_type, source, clock(), settings, redaction)
+
+    return routes
+
+
+async def _read(stream: AsyncIterator[bytes]) -> bytes:
+    read = bytearray()
+    async for piece in stream:
+        read += piece
+        if len(read) > MAX_BYTES:
+            raise ProblemError(413, "Content too large", f"a preview takes an entry of up to {MAX_BYTES} bytes")
+    return bytes(read)
