@@ -51,7 +51,7 @@ def own_broker(kafka_libs: Path, tmp_path_factory: pytest.TempPathFactory) -> It
 
 def until(done: Callable[[], bool]) -> None:
     """Do it again until it is done, as a shipper does."""
-    deadline = time.monotonic() + 150
+    deadline = time.monotonic() + 240
     while not done():
         assert time.monotonic() < deadline, "a push was never taken"
         time.sleep(0.3)
@@ -155,9 +155,9 @@ def test_kafka_killed_under_200_connections_loses_and_doubles_nothing(
             taken = pushes
             assert taken < CONNECTIONS * PUSHES, "it was killed too late"
             holder[0] = process = broker.start()
-            broker.wait_until_ready(process)
+            broker.wait_until_ready(process, 150)  # 200 clients ask on while it starts
             for one in clients:
-                one.result(180)
+                one.result(250)
         refused = sum(
             stack.metric("ingestion", "sluice_http_requests_total", route=route, status=status) or 0
             for route in ("/v1/logs", "/loki/api/v1/push", "/_bulk")
