@@ -8,8 +8,10 @@ from shared import kafka, logs, metrics
 from shared.chunking import Assembler, Headers, Poisoned, Watermark, Whole
 from shared.errors import FencedError
 from shared.records import DeadLetter
+from shared.topics import H_ORIGIN, H_RUN
 
 _ENDS: Final = ("complete", "poisoned", "dropped")
+_NAME_MAX: Final = 1_024  # bytes of a header that names a run or an origin; a longer one is a foreign producer's
 
 log = logs.logger("reading")
 
@@ -146,7 +148,8 @@ def is_end(error: kafka.ClientError, stage: str) -> bool:
 
 
 def poisoned_letter(found: Poisoned, stage: str, topic: str, topic_id: str) -> DeadLetter:
-    """The dead letter of a chunked message that can't be put together."""
+    """The dead letter of a chunked message that can't be put together; of its run, where chunk 0 names it."""
+    named = {name: value.decode(errors="replace") for name, value in found.headers if value and len(value) <= _NAME_MAX}
     return DeadLetter.of(
         found,
         f"{topic_id}-{found.partition}-{found.offset}-0",
@@ -155,4 +158,6 @@ def poisoned_letter(found: Poisoned, stage: str, topic: str, topic_id: str) -> D
         reason=found.reason,
         detail=found.detail,
         value=found.value,
+        run_id=named.get(H_RUN),
+        origin=named.get(H_ORIGIN),
     )

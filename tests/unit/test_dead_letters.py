@@ -3,7 +3,9 @@
 import pytest
 from msgspec.structs import replace
 
+from shared.chunking import Poisoned
 from shared.errors import Reason
+from shared.reading import poisoned_letter
 from shared.records import DeadLetter, fitted
 
 LETTER = DeadLetter(
@@ -96,3 +98,12 @@ def test_a_key_too_large_to_keep_is_left_out() -> None:
     sent = fitted(replace(LETTER, key=b"k" * 100_000))
     assert sent.key is None
     assert sum(len(name) + len(value or b"") for name, value in sent.to_headers()) < 100_000
+
+
+def test_a_message_that_cannot_be_put_together_counts_for_the_run_that_chunk_0_names() -> None:
+    headers = (("sluice-run", b"run-1"), ("sluice-origin", b"0a1b2c3d-0-1-0"), ("sluice-chunk", b"\x01"))
+    found = Poisoned(3, 42, Reason.CHUNK_MISSING, "chunk 2 came where 1 was due", None, headers, bytes(16), 1, b"x")
+    letter = poisoned_letter(found, "standardization", "raw-logs", "0a1b2c3d")
+    assert (letter.run_id, letter.origin, letter.record_id) == ("run-1", "0a1b2c3d-0-1-0", "0a1b2c3d-3-42-0")
+    nameless = poisoned_letter(found._replace(headers=(("sluice-run", b"r" * 1_025),)), "sink", "t", "0a1b2c3d")
+    assert nameless.run_id is None
