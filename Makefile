@@ -7,8 +7,8 @@ NATIVE := $(BIN)/python -m native
 PYTEST := $(BIN)/pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help run up down backup restore rebuild grow ingest summary health status logs clean doctor test fuzz chaos coverage \
-	check lint dashboards openapi-gen bench bench-loss bench-growth bench-peers bench-peers-prepare bench-templates \
+.PHONY: help run up down backup restore rebuild grow ingest summary health status logs clean doctor test fuzz chaos chaos-short \
+	coverage check lint dashboards openapi-gen bench bench-loss bench-growth bench-peers bench-peers-prepare bench-templates \
 	system-tests system-tests-quick system-tests-performance lock docker-build docker-push e2e-compose
 
 help: ## This list
@@ -64,6 +64,10 @@ clean: $(VENV)/runtime ## Stop everything and delete all data, logs and caches; 
 test: $(VENV)/development ## Unit, property, contract and integration tests; these start a Kafka of their own
 	@$(NATIVE) prepare
 	$(PYTEST)
+
+chaos-short: $(VENV)/development ## Each main fault once, on three brokers; zombies, commits in doubt, hung transactions: what CI does
+	@$(NATIVE) prepare
+	$(PYTEST) tests/chaos
 
 chaos: $(VENV)/development ## Faults at random on three brokers for CHAOS_SECONDS (600), exactly once after each; SLUICE_SEED repeats
 	@$(NATIVE) prepare
