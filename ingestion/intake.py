@@ -32,11 +32,25 @@ from shared.topics import BRIEFLY
 
 log = logs.logger("ingestion.intake")
 
+PUSHED_MAX: Final = 128 * KIB * KIB  # bytes of all entries of a push that is taken apart in memory
 RUN_HEADER: Final = "Sluice-Run"  # of an answer whose protocol has no place for the run id
 _KEY_MAX: Final = 255
 _LENGTH: Final = re.compile(r"[0-9]{1,18}")
 _IN_MEMORY: Final = 4 * KIB * KIB  # a body up to this stays in memory
 _SLOWEST: Final = 16 * KIB  # bytes a second that a body must reach, after its first BODY_SECONDS
+
+
+def check_entries(size: int) -> None:
+    """Raises a 413 where the entries of a push hold more than PUSHED_MAX bytes together.
+
+    Each has its resource or its labels with it, so that a small body may hold any number of bytes.
+    """
+    if size > PUSHED_MAX:
+        raise ProblemError(
+            413,
+            "Body too large",
+            f"its entries, each with its resource or labels, hold over {PUSHED_MAX} bytes; send fewer in a push",
+        )
 
 
 class RecentReceipts:

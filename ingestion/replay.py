@@ -84,12 +84,13 @@ def lane(item: Item, place: int, lanes: int) -> int:
 def check_start(start_at: str) -> None:
     """Raises ValueError unless it is a number from 1 on or a time."""
     if start_at.isdigit():
-        if int(start_at) < 1:
-            raise ValueError("the first entry is number 1")
+        if len(start_at) > _DIGITS_MAX or int(start_at) < 1:
+            raise ValueError(f"the first entry is number 1, and numbers have at most {_DIGITS_MAX} digits")
     elif _time_of(start_at) is None:
         raise ValueError("a number of an entry (the first is 1) or an RFC 3339 time is needed")
 
 
+_DIGITS_MAX: Final = 18
 _decode: Final = msgspec.json.Decoder().decode
 _encode: Final = msgspec.json.Encoder().encode
 

@@ -1,5 +1,6 @@
 """The sink's own dead letters: of chunked messages that can't be put together, of lines that the store refuses."""
 
+import io
 import threading
 import uuid
 from collections.abc import Hashable, Iterable, Mapping
@@ -11,7 +12,7 @@ from shared.chunking import Poisoned
 from shared.config import Settings
 from shared.errors import SluiceError
 from shared.reading import poisoned_letter
-from shared.records import DeadLetter
+from shared.records import DeadLetter, fitted
 from shared.topics import DEAD_LETTERS, partition_of
 
 
@@ -61,16 +62,20 @@ class Burial:
         new = {of: letter for of, letter in letters.items() if of not in self._buried}
         if not new:
             return
-        topic = self._settings.topic(DEAD_LETTERS)
+        topic, chunk_bytes = self._settings.topic(DEAD_LETTERS), self._settings.chunk_bytes
         count = self._topics.partitions([topic])[topic]
         writer = kafka.Transactions(self._settings, self._stage, f"{self._stage}-{uuid.uuid4().hex[:12]}")
         try:
             if not writer.prepare(self._stopping):
                 raise StoppedError(f"writing {len(new)} dead letters")
             writer.begin()
-            for letter in new.values():
-                key = letter.record_id.encode()
-                writer.send(topic, letter.value, key, partition_of(key, count), letter.to_headers())
+            for letter in map(fitted, new.values()):
+                key, size = letter.record_id.encode(), len(letter.value)
+                partition, headers = partition_of(key, count), letter.to_headers()
+                if size <= chunk_bytes:
+                    writer.send(topic, letter.value, key, partition, headers)
+                else:
+                    writer.send_in_chunks(topic, io.BytesIO(letter.value), size, chunk_bytes, key, partition, headers)
             writer.commit()
         finally:
             writer.discard()

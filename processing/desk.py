@@ -10,7 +10,6 @@ moment leaves a letter open, or closed with its entry sent.
 import random
 import threading
 import time
-import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,13 +19,12 @@ import msgspec
 
 from processing.letters import Action, Event, Outgoing
 from shared import kafka, logs, metrics
-from shared.chunking import Payload, split
+from shared.chunking import Payload
 from shared.config import Settings
 from shared.errors import FencedError, KafkaUnavailableError
 from shared.kafka import AbortRequiredError
 from shared.topics import (
     DEAD_LETTER_EVENTS,
-    H_CHUNK,
     INGEST_RUNS,
     PROCESSED_METRICS,
     RAW_LOGS,
@@ -197,10 +195,7 @@ class Desk:
             writer.send(topic, value.read(), message.key, partition, list(message.headers))
             return
         with value.open() as source:
-            chunks = split(source, value.size, chunk_bytes, uuid.uuid4().bytes, 1)
-            for index, (header, piece) in enumerate(chunks):
-                own = message.headers if index == 0 else ()
-                writer.send(topic, piece, message.key, partition, [(H_CHUNK, header), *own])
+            writer.send_in_chunks(topic, source, value.size, chunk_bytes, message.key, partition, message.headers)
 
 
 def _first_of_each_entry(closings: Sequence[Closing]) -> list[Closing]:

@@ -10,10 +10,9 @@ import io
 import random
 import threading
 import time
-import uuid
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from typing import Protocol
+from typing import Final, Protocol
 
 import msgspec
 from prometheus_client import Counter as Metric
@@ -28,7 +27,6 @@ from shared.chunking import (
     decode_watermark,
     encode_watermark,
     is_chunk,
-    split,
 )
 from shared.config import Settings
 from shared.errors import FencedError, KafkaUnavailableError, StateError, TooMuchPoisonError
@@ -38,12 +36,13 @@ from shared.poison import PoisonLimit
 from shared.reading import Reading, is_end, poisoned_letter
 from shared.records import DeadLetter, fitted
 from shared.spool import Spool
-from shared.topics import DEAD_LETTERS, H_CHUNK, H_CONTENT_TYPE, NDJSON, partition_of
+from shared.topics import DEAD_LETTERS, H_CONTENT_TYPE, NDJSON, partition_of
 
 log = logs.logger("stage")
 
 RawHeaders = Sequence[tuple[str, bytes | None]]
 NO_HEADERS: RawHeaders = ()
+ABORTS_MAX: Final = 6  # in a row; the broker may know another member than the client thinks it is
 
 
 class Message(msgspec.Struct, frozen=True, gc=False):
@@ -113,11 +112,9 @@ class Output:
             self.send_each(topic, ((key, value),), headers, partition)
             return
         self.bytes += len(value)
-        chunks = split(io.BytesIO(value), len(value), self._chunk_bytes, uuid.uuid4().bytes, 1)
-        for index, (header, piece) in enumerate(chunks):
-            own = headers if index == 0 else ()
-            self._writer.send(self._names[topic], piece, key, partition, [(H_CHUNK, header), *own])
-            self.messages[topic] += 1
+        self.messages[topic] += self._writer.send_in_chunks(
+            self._names[topic], io.BytesIO(value), len(value), self._chunk_bytes, key, partition, headers
+        )
 
     def send_each(
         self, topic: str, messages: Sequence[tuple[bytes | None, bytes]], headers: RawHeaders, partition: int
@@ -340,6 +337,8 @@ class _Session:
                 log.warning("transaction aborted, its work is done again", stage=self._stage.name, error=str(error))
                 self._rewind()
                 aborts += 1
+                if aborts >= ABORTS_MAX:
+                    raise KafkaUnavailableError(f"{aborts} aborts in a row; the clients are made anew") from error
                 stopping.wait(min(2.0, 0.05 * 2**aborts))
         if self._writer.open:
             self._commit()
@@ -546,7 +545,7 @@ class _Session:
             return {}
         self._settle(partitions=[])
         self._topic_id = self._topics.ids([self._topic])[self._topic]
-        committed = self._reader.committed(self._topic, partitions)
+        committed = self._reader.committed(self._topic, partitions, self._stopping)
         starts = self._topics.starts([(self._topic, partition) for partition in partitions])
         for partition in partitions:
             start = starts[self._topic, partition]
@@ -620,7 +619,7 @@ class _Session:
         metrics.REBALANCES.labels(self._stage.name, "lost").inc()
         log.warning("partitions lost", stage=self._stage.name, partitions=sorted(partitions))
         self._give_up(partitions)
-        if self._writer.open:
+        if self._writer.open and not self._leaving:
             self._rewind()
 
     def _give_up(self, partitions: Sequence[int]) -> None:

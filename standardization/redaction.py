@@ -14,13 +14,14 @@ import msgspec
 import re2
 
 from shared.errors import ConfigurationError
-from shared.records import Record, Scalar
+from shared.records import Record, Sample, Scalar
 from standardization.fields import folded
 
 GROUPS: Final = ("secrets", "tokens", "emails", "cards")
 CUSTOM: Final = "custom"
 
 _TEXTS: Final = ("service_name", "event_name", "severity_text", "body")
+_TEXTS_OF_SAMPLES: Final = ("host_name", "hw_model", "device", "container", "pod", "namespace")
 _IDENTITY: Final = 100  # bytes that every line begins with: record_id and times
 _CARD_DIGITS: Final = range(13, 20)
 
@@ -146,6 +147,18 @@ class Redaction:
             if new != known:
                 changed[name] = new
         return msgspec.structs.replace(record, **changed) if changed else record
+
+    def sample(self, sample: Sample) -> Sample:
+        """The sample without what must not be stored; the same object where there was nothing. `hw_id` stays."""
+        changed: dict[str, Any] = {}
+        for name in _TEXTS_OF_SAMPLES:
+            value = getattr(sample, name)
+            if value is not None and (redacted := self.text(value)) != value:
+                changed[name] = redacted
+        new = {key: self._value(key, value) for key, value in sample.attributes.items()}
+        if new != sample.attributes:
+            changed["attributes"] = new
+        return msgspec.structs.replace(sample, **changed) if changed else sample
 
     def _value(self, key: str, value: Scalar) -> Scalar:
         if isinstance(value, str):

@@ -99,7 +99,11 @@ class Standardizer:
             records.append((keys[record.service_name, record.event_name], encoded))
         if self._redaction is not None:
             if suspects := self._redaction.suspects([line for _, line in records]):
-                self._redact(self._redaction, suspects, found, records)
+                self._redact(self._redaction, suspects, found, lines, records)
+            if suspects := self._redaction.suspects([line for _, line in samples]):
+                taken = [sample for sample in found if isinstance(sample, Sample)]
+                for index in suspects:
+                    samples[index] = samples[index][0], encode(self._redaction.sample(taken[index]))
             rejected = [bad._replace(detail=self._redaction.text(bad.detail)) for bad in rejected]
         return Standardized(records, samples, rejected)
 
@@ -125,14 +129,15 @@ class Standardizer:
         redaction: Redaction,
         suspects: Sequence[int],
         found: Sequence[Found],
+        lines: Sequence[bytes],
         good: list[tuple[bytes, bytes]],
     ) -> None:
         """Replace those of the good ones that hold what must not be stored."""
-        records = [record for record in found if isinstance(record, Record)]
+        records = [(record, len(line)) for record, line in zip(found, lines, strict=True) if isinstance(record, Record)]
         for index in suspects:
-            record = records[index]
+            record, size = records[index]
             if (redacted := redaction.record(record)) is not record:
-                fitted, encoded = fit(redacted, redacted.original_bytes or len(good[index][1]), self._record_max_bytes)
+                fitted, encoded = fit(redacted, redacted.original_bytes or size, self._record_max_bytes)
                 good[index] = self._keys[fitted.service_name, fitted.event_name], encoded
 
     def _unparsed_record(self, size: int, record_id: str, arrival: Arrival) -> Record:

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from typing import Final
 
 import msgspec
-from drain3.drain import Drain, LogCluster
+from drain3.drain import Drain, LogCluster, Node
 
 from shared.state import StateCodec
 from shared.topics import TALLY_KEYS, TEMPLATE_KEYS
@@ -93,6 +93,12 @@ class _EvidenceDrain(Drain):  # type: ignore[misc]  # drain3 has no types
     def __init__(self) -> None:
         super().__init__(depth=4, max_children=1_000_000, param_str=VALUE, parametrize_numeric_tokens=False)
         self.absorbed: list[int] = []  # clusters that became one with the one that was returned
+
+    def replant(self) -> None:
+        """Grow the tree anew from the clusters that are left: it keeps the paths of those that are gone."""
+        self.root_node = Node()
+        for cluster in self.id_to_cluster.values():
+            self.add_seq_to_prefix_tree(self.root_node, cluster)
 
     def fast_match(
         self, cluster_ids: Sequence[int], tokens: Sequence[str], _sim_th: float, _include_params: bool
@@ -205,7 +211,7 @@ class Templates:
         Of a long text it is that of its beginning.
         """
         if len(text) > _TEXT_MAX:
-            text = text[:_TEXT_MAX].rsplit(None, 1)[0]
+            text = text.lstrip()[:_TEXT_MAX].rsplit(None, 1)[0]
         line = self._masking.line(text)
         known = self._known.get(line.masked)
         template = None if known is None else self._templates.get(known.number)
@@ -333,6 +339,7 @@ class Templates:
             oldest = sorted(self._tallies, key=lambda number: self._tallies[number].last_seen)
             for number in oldest[: TEMPLATES_MAX // 10]:
                 self._forget(number)
+            self._drain.replant()
 
 
 class TemplateMemory:

@@ -82,7 +82,7 @@ class Texts:
         look: Callable[[str, Arrival], Seen | None],
         declared: str | None,
     ) -> list[Found]:
-        found: dict[int, Record | Refused] = {}
+        found: dict[int, Found] = {}
         bodies: dict[int, str] = {}
         formats: dict[int, str] = {}  # of those that are to be read as an entry
         entries: list[bytes] = []
@@ -104,17 +104,16 @@ class Texts:
                 entries, [record_ids[place] for place in formats], [arrivals[place] for place in formats]
             )
             # what is refused only looked like an entry: a time or a duration of it can't be read
-            found |= {place: record for place, record in zip(formats, read, strict=True) if isinstance(record, Record)}
+            found.update(pair for pair in zip(formats, read, strict=True) if not isinstance(pair[1], Refused))
         for place, body in bodies.items():
-            record = found.get(place)
-            form = "text" if record is None else formats[place]
-            if record is None:
-                record = found[place] = text.record_of(body, record_ids[place], arrivals[place])
+            form = formats[place] if place in found else "text"
+            if place not in found:
+                found[place] = record = text.record_of(body, record_ids[place], arrivals[place])
                 if declared is not None:
                     record.attributes[NOT_IN_FORMAT] = declared
-            assert isinstance(record, Record)
             self.counted[form] += 1
-            self._give_template(record, form, arrivals[place])
+            if isinstance(known := found[place], Record):
+                self._give_template(known, form, arrivals[place])
         return [found[place] for place in range(len(lines))]
 
     def _give_template(self, record: Record, form: str, arrival: Arrival) -> None:

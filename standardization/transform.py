@@ -144,8 +144,8 @@ class Standardization:
                 time_taken = timestamp_of(at_ms * 1_000_000)
                 arrival = Arrival(time_taken, named.source, named.run_id, named.origin, partition, at_ms)
             place = f"{topic_id}-{message.partition}-{message.offset}"
-            if named.overlong is not None:
-                self._refuse(message, place, arrival, named.overlong)
+            if named.unusable is not None:
+                self._refuse(message, place, arrival, named.unusable)
                 count += 1
                 continue
             if named.push is not None and self._pushes.is_repeat(message.partition, named.push, at_ms // 1000):
@@ -229,7 +229,7 @@ class Standardization:
     def _refuse(self, message: Message, place: str, arrival: Arrival, header: str) -> None:
         """A foreign producer's header that no record could carry: the message is one dead letter."""
         value = message.value if message.payload is None else message.payload.read()
-        detail = f"header {header} is longer than {_HEADER_MAX} characters"
+        detail = f"header {header} is longer than {_HEADER_MAX} characters, or names no run of ours"
         bare = Arrival(arrival.observed_timestamp, None, _short(arrival.run_id), _short(arrival.origin))
         self._dead(message, f"{place}-0", bare, Reason.INVALID_HEADER, detail, value)
 
@@ -260,7 +260,7 @@ class _Named(NamedTuple):
     origin: str | None = None
     content_type: str | None = None
     push: str | None = None
-    overlong: str | None = None  # the name of one that no record could carry
+    unusable: str | None = None  # the name of one that no record could carry
 
 
 _NOTHING = _Named()
@@ -274,5 +274,7 @@ def _short(text: str | None) -> str | None:
 
 def _read(raw: Sequence[tuple[str, bytes | None]]) -> _Named:
     found = {name: value.decode(errors="replace") for name, value in raw if value is not None and name in _FIELDS}
-    overlong = next((name for name, text in found.items() if len(text) > _HEADER_MAX), None)
-    return _Named(overlong=overlong, **{_FIELDS[name]: text for name, text in found.items()})
+    unusable = next((name for name, text in found.items() if len(text) > _HEADER_MAX), None)
+    if unusable is None and "/" in found.get(H_PUSH, "").partition(":")[0]:
+        unusable = H_PUSH  # no run of ours: among the state's keys it could be taken for another kind's
+    return _Named(unusable=unusable, **{_FIELDS[name]: text for name, text in found.items()})

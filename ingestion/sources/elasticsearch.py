@@ -19,6 +19,7 @@ from shared.service import ProblemError
 
 VERSION: Final = "9.0.0"  # whose _bulk this follows
 PRODUCT: Final = {"X-Elastic-Product": "Elasticsearch"}  # without it the official clients refuse to talk
+ACTIONS_MAX: Final = 50_000  # of a request: each needs many times its bytes in memory
 _WITH_DOCUMENT: Final = frozenset({"create", "index", "update"})
 _ACTIONS: Final = _WITH_DOCUMENT | {"delete"}
 
@@ -90,6 +91,8 @@ def bulk_of(body: bytes, index: str | None, entry_max: int) -> Bulk:
         else:
             refused = _fault(item, document, entry_max)
         bulk.items.append(refused or item)
+        if len(bulk.items) > ACTIONS_MAX:
+            raise ProblemError(413, "Body too large", f"over {ACTIONS_MAX} actions; send fewer in a request")
         if refused is None:
             bulk.entries.append(_entry(item, document))
     if not bulk.items:

@@ -15,7 +15,7 @@ from fastapi import APIRouter, Header, Request, Response
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, timestamp_pb2
 from google.protobuf.message import DecodeError
 
-from ingestion.intake import RUN_HEADER, Intake, told_by
+from ingestion.intake import RUN_HEADER, Intake, check_entries, told_by
 from shared.config import Settings
 from shared.service import ProblemError
 
@@ -124,7 +124,12 @@ def lines_of_protobuf(body: bytes, entry_max: int, unpacked_max: int) -> Lines:
 
 
 def _lines(found: Iterator[dict[str, Any]], entry_max: int) -> Lines:
-    entries = list(map(msgspec.json.encode, found))
+    entries: list[bytes] = []
+    size = 0
+    for one in found:
+        entries.append(msgspec.json.encode(one))
+        size += len(entries[-1])
+        check_entries(size)
     largest = max(map(len, entries), default=0)
     if largest > entry_max:
         raise ProblemError(400, "Line too long", f"{largest} bytes; at most {entry_max} are taken (ENTRY_MAX_BYTES)")

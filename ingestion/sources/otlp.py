@@ -19,7 +19,7 @@ from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsSer
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue, InstrumentationScope, KeyValue
 from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord
 
-from ingestion.intake import RUN_HEADER, Intake, told_by
+from ingestion.intake import RUN_HEADER, Intake, check_entries, told_by
 from shared.config import Settings
 from shared.service import ProblemError
 
@@ -89,8 +89,11 @@ def _records(request: ExportLogsServiceRequest, entry_max: int) -> Records:
     entries: list[bytes] = []
     unique = True
     rejected, reason = 0, ""
+    size = 0
     for one in _entries(request):
         entry = msgspec.json.encode(one)
+        size += len(entry)
+        check_entries(size)
         if len(entry) > entry_max:
             rejected += 1
             reason = f"a log record of {len(entry)} bytes as JSON; at most {entry_max} are taken (ENTRY_MAX_BYTES)"

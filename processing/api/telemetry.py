@@ -41,13 +41,16 @@ SELECT timestamp, toUnixTimestamp64Nano(timestamp) AS nanoseconds, seq, metric, 
 FROM samples {where}
 ORDER BY nanoseconds, source_metric, seq LIMIT {limit}
 """
+# The step's beginning is named within as no column is, or it would be what the filter and `last` go by.
 _BY_STEP: Final = """(
+  SELECT nanoseconds, fromUnixTimestamp64Nano(nanoseconds, 'UTC') AS timestamp, metric, source_metric, unit, value,
+    samples, record_id
+  FROM (
   SELECT intDiv(toUnixTimestamp64Nano(s.timestamp), {{step:Int64}}) * {{step:Int64}} AS nanoseconds,
-    fromUnixTimestamp64Nano(nanoseconds, 'UTC') AS timestamp,
     any(s.metric) AS metric, source_metric, any(s.unit) AS unit,
     if(source_metric IN {{codes:Array(String)}}, {of_codes}, {aggregate}) AS value, count() AS samples,
     '' AS record_id
-  FROM samples AS s {where} GROUP BY nanoseconds, source_metric
+  FROM samples AS s {where} GROUP BY nanoseconds, source_metric)
 )"""
 
 _EXTENT: Final = """

@@ -121,6 +121,8 @@ class Store:
         """
         with self._writing:
             self.writes = self.rebuilding or self.epoch
+            if self.writes != self.epoch:
+                self._stored, _ = self._ledger_of(self.epoch)
             self._last, self._positions = self._ledger_of(self.writes)
             self._writing.notify_all()
 

@@ -9,7 +9,7 @@ from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaException, TopicPar
 
 from shared.config import MIB, Settings
 from shared.errors import KafkaUnavailableError
-from shared.kafka.client import PARTITION_EOF, Consumed, Place, Position, cause_of, common
+from shared.kafka.client import CALL_S, PARTITION_EOF, Consumed, Place, Position, cause_of, common
 from shared.kafka.topics import Topics
 
 READ_S: Final = 30.0  # the longest that a partition may give nothing before its end
@@ -80,14 +80,26 @@ class Reader:
         self._consumer.assign([TopicPartition(*place, offset) for place, offset in places.items()])
 
     def seek(self, topic: str, partition: int, offset: int) -> None:
-        self._consumer.seek(TopicPartition(topic, partition, offset))
-
-    def committed(self, topic: str, partitions: Sequence[int]) -> dict[int, Position]:
-        """What the group has committed; a partition without is left out. Waits for offsets of open transactions."""
+        """Raises KafkaUnavailableError where the partition is not being read just now."""
         try:
-            found = self._consumer.committed([TopicPartition(topic, partition) for partition in partitions], 30.0)
+            self._consumer.seek(TopicPartition(topic, partition, offset))
         except KafkaException as error:
-            raise KafkaUnavailableError(f"committed offsets of {topic}: {cause_of(error).str()}") from error
+            raise KafkaUnavailableError(f"seek {topic} {partition}: {cause_of(error).str()}") from error
+
+    def committed(self, topic: str, partitions: Sequence[int], stopping: threading.Event) -> dict[int, Position]:
+        """What the group has committed; a partition without is left out. Waits for offsets of open transactions.
+
+        Raises KafkaUnavailableError after READ_S, or soon after it was told to stop.
+        """
+        until = time.monotonic() + READ_S
+        asked = [TopicPartition(topic, partition) for partition in partitions]
+        while True:
+            try:
+                found = self._consumer.committed(asked, CALL_S)
+                break
+            except KafkaException as error:
+                if stopping.is_set() or time.monotonic() > until:
+                    raise KafkaUnavailableError(f"committed offsets of {topic}: {cause_of(error).str()}") from error
         return {tp.partition: Position(tp.offset, tp.metadata) for tp in found if tp.offset >= 0}
 
     def end(self, topic: str, partition: int) -> int:

@@ -2,15 +2,18 @@
 
 import threading
 import time
+import uuid
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Final
+from typing import Any, BinaryIO, Final
 
 from confluent_kafka import KafkaException, Producer, TopicPartition
 
 from shared import metrics
+from shared.chunking import split
 from shared.config import KIB, MIB, Settings
 from shared.errors import FencedError, KafkaUnavailableError, SluiceError
 from shared.kafka.client import CALL_S, AbortRequiredError, Headers, Position, cause_of, common, log
+from shared.topics import H_CHUNK
 
 MESSAGE_MAX_BYTES: Final = 10 * MIB
 PATIENCE_S: Final = 6.0  # when a call was repeated for so long, a new client is back sooner than the old one
@@ -88,6 +91,24 @@ class Transactions:
                     raise self._translated(error) from error
                 else:
                     break
+
+    def send_in_chunks(
+        self,
+        topic: str,
+        source: BinaryIO,
+        size: int,
+        chunk_bytes: int,
+        key: bytes | None,
+        partition: int,
+        headers: Headers = (),
+    ) -> int:
+        """Queue one message of `size` bytes, which is over `chunk_bytes`, in chunks; returns how many."""
+        count = 0
+        for header, piece in split(source, size, chunk_bytes, uuid.uuid4().bytes, 1):
+            own = headers if count == 0 else ()
+            self.send(topic, piece, key, partition, [(H_CHUNK, header), *own])
+            count += 1
+        return count
 
     def poll(self) -> None:
         """Serve delivery reports, without waiting."""

@@ -14,7 +14,7 @@ from shared.dcgm import PREFIX, Field, field_of, is_blank_reading
 from shared.errors import Reason
 from shared.records import Record, Sample, Scalar
 from standardization import timestamps
-from standardization.fields import NUMBER, TEXT, Leaf
+from standardization.fields import NUMBER, TEXT, Leaf, free_name
 from standardization.mapping import DECLARED_SOURCE, Arrival, BatchMapper, Plan
 from standardization.refused import Refused, cut
 from standardization.values import Unreadable, is_blank, number
@@ -39,8 +39,11 @@ _ROLES: Final = {
 }  # fmt: skip
 _NEEDED: Final = frozenset({"metric", "uuid", "value"})
 # labels that say again what a column says
-_REPEATED: Final = frozenset({"__name__", "uuid", "gpu", "device", "modelname", "hostname"})
-_FILLED_BY_LABEL: Final = {"container": "container", "pod": "pod", "namespace": "namespace", "gpu_i_id": "instance"}
+_REPEATED: Final = frozenset({"__name__", "uuid", "gpu"})
+_FILLED_BY_LABEL: Final = {
+    "container": "container", "pod": "pod", "namespace": "namespace", "gpu_i_id": "instance",
+    "hostname": "host", "modelname": "model", "device": "device",
+}  # fmt: skip
 
 _LABEL: Final = re.compile(r'\s*([A-Za-z_][A-Za-z0-9_]*)\s*=\s*"((?:[^"\\]|\\.)*+)"\s*(?:,|$)')
 _ESCAPE: Final = re.compile(r"\\(.)")
@@ -84,6 +87,7 @@ class GpuPlan:
         self._roles = dict(roles)
         named = set(roles.values())
         self._others = [(place, leaf.name) for place, leaf in enumerate(leaves) if place not in named]
+        self._names_size = sum(len(name) for _, name in self._others)
         self._record_plan: Plan | None = None
 
     def settle(self, values: list[Any], record_id: str, arrival: Arrival) -> Record | Sample:
@@ -120,14 +124,14 @@ class GpuPlan:
             raise _NotASample
         if not isinstance(uuid, str) or is_blank(uuid):
             raise _NotASample
-        if sum(len(value) for value in values if isinstance(value, str)) > _TEXT_MAX:
+        if self._names_size + sum(len(value) for value in values if isinstance(value, str)) > _TEXT_MAX:
             raise _NotASample
         field = field_of(name)
         labels = labels_of(self._text(values, "labels") or "")
         attributes: dict[str, Scalar] = {**field.attributes, **labels.others}
         for place, other in self._others:
             if not is_blank(values[place]):
-                attributes[other] = values[place]
+                attributes[free_name(other, attributes)] = values[place]
         if arrival.source is not None:
             attributes[DECLARED_SOURCE] = arrival.source
         hw_id, parent = _identity(uuid.strip(), self._text(values, "instance") or labels.filled.get("instance"))
@@ -142,11 +146,11 @@ class GpuPlan:
             value=self._value(values, field),
             run_id=arrival.run_id,
             origin=arrival.origin,
-            host_name=self._text(values, "host"),
-            hw_model=self._text(values, "model"),
+            host_name=self._text(values, "host") or labels.filled.get("host"),
+            hw_model=self._text(values, "model") or labels.filled.get("model"),
             hw_parent=parent,
             gpu_index=self._gpu_index(values),
-            device=self._text(values, "device"),
+            device=self._text(values, "device") or labels.filled.get("device"),
             container=self._text(values, "container") or labels.filled.get("container"),
             pod=self._text(values, "pod") or labels.filled.get("pod"),
             namespace=self._text(values, "namespace") or labels.filled.get("namespace"),
@@ -184,7 +188,7 @@ class GpuPlan:
             raise self._invalid("value", value, _ACCEPTED)
         try:
             reading = float(number(value.strip(), _ACCEPTED) if isinstance(value, str) else value)
-        except (Unreadable, OverflowError):
+        except (ValueError, OverflowError):  # Unreadable is one, and so is what int() says of thousands of digits
             raise self._invalid("value", value, _ACCEPTED) from None
         if is_blank_reading(reading, field):
             return None

@@ -7,6 +7,7 @@ import pytest
 
 from shared import dcgm
 from shared.records import Record, Sample
+from standardization.redaction import GROUPS, Redaction
 from standardization.standardize import Arrival, Standardized, Standardizer
 from tests.standardizing import all_of
 
@@ -183,3 +184,34 @@ def test_a_metric_leads_back_to_its_fields() -> None:
     assert len(dcgm.names_of("hw.gpu.utilization")) == 3
     for name in ("DCGM_FI_DEV_SOMETHING_NEW", "DCGM_FI_PROF_X"):
         assert dcgm.names_of(dcgm.field_of(name).metric) == dcgm.names_of(name) == [name]
+
+
+def test_a_value_of_thousands_of_digits_is_refused_and_stops_nothing() -> None:
+    (bad,) = found(row(value="9" * 5_000)).rejected
+    assert bad.detail.startswith("value is '999")
+
+
+def test_what_only_the_labels_name_is_taken_from_them() -> None:
+    labels = 'Hostname="n1",modelName="H100",device="d0"'
+    found = sample(Hostname="", modelName="", device="", labels_raw=labels)
+    assert (found.host_name, found.hw_model, found.device) == ("n1", "H100", "d0")
+
+
+def test_two_values_of_one_name_are_both_kept() -> None:
+    kept = sample(**{"a.b": 1, "a": {"b": 2}}).attributes
+    assert {kept["a.b"], kept["a.b#2"]} == {1, 2}
+
+
+def test_a_secret_of_a_sample_is_redacted_too() -> None:
+    subject = Standardizer(1 << 20, 1 << 20, redaction=Redaction(GROUPS))
+    entry = row(pod="mail a@b.com", labels_raw='password="hunter2"')
+    ((_, line),) = all_of(subject, [msgspec.json.encode(entry)], ARRIVAL).samples
+    assert b"hunter2" not in line
+    assert b"a@b.com" not in line
+    assert subject.redactions() == {"password": 1, "email": 1}
+
+
+def test_a_sample_may_come_as_a_line_of_csv() -> None:
+    subject = Standardizer(1 << 20, 1 << 20)
+    kind = 'text/csv; columns="metric_name,uuid,value"'
+    assert len(all_of(subject, [b"DCGM_FI_DEV_GPU_UTIL,GPU-1,5"], ARRIVAL, kind).samples) == 1

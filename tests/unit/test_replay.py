@@ -82,3 +82,8 @@ def test_a_device_keeps_its_lane_and_what_names_none_takes_turns() -> None:
 def test_an_entry_that_is_too_large_ends_the_stream() -> None:
     with pytest.raises(MalformedBodyError, match="too large"):
         list(items(iter([[entry(1)], Large(50, 10**7)]), Spec("f", 1.0), "s", True))
+
+
+def test_a_start_beyond_any_file_is_refused_before_it_is_kept() -> None:
+    with pytest.raises(ValueError, match="at most 18 digits"):
+        check_start("9" * 20)

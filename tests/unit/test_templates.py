@@ -1,6 +1,7 @@
 """When lines are one template, what its id is, and what is kept of it."""
 
 from collections.abc import Iterable
+from typing import Any
 
 from standardization.masking import Masking
 from standardization.templates import TEMPLATES_MAX, TemplateMemory, Templates
@@ -126,3 +127,20 @@ def test_the_templates_not_seen_for_longest_give_way() -> None:
 def test_a_long_text_has_the_template_of_its_beginning() -> None:
     found = templates().see("the start is here " + "x" * 5_000, 1)
     assert found.template == "the start is here"
+
+
+def test_a_text_that_begins_with_nothing_but_white_space_has_a_template() -> None:
+    assert templates().see(" " * 2_048 + "x", 1_000).template == "x"
+
+
+def test_what_is_forgotten_leaves_nothing_in_the_tree() -> None:
+    subject = templates()
+    for number in range(2 * TEMPLATES_MAX):
+        letters = "".join(chr(ord("a") + number // 26**place % 26) for place in range(5))
+        subject.see(f"{letters} began{'!' * (number % 7)} {letters[::-1]}", number)
+
+    def nodes(node: Any) -> int:
+        return 1 + sum(nodes(child) for child in node.key_to_child_node.values())
+
+    assert len(subject.listed()) <= TEMPLATES_MAX
+    assert nodes(subject._drain.root_node) < 4 * TEMPLATES_MAX
