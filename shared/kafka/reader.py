@@ -149,6 +149,10 @@ def read_to_end(
                 if error is None:
                     until = time.monotonic() + READ_S
                     yield message
+                    # where others go on writing, the end of a partition may never be come upon
+                    place = (message.topic(), message.partition())
+                    if message.offset() + 1 >= behind.get(place, 0):
+                        behind.pop(place, None)
                 elif error.code() == PARTITION_EOF:
                     place = (message.topic(), message.partition())
                     if message.offset() >= behind.get(place, 0):
