@@ -7,7 +7,7 @@
 #
 # Layers go from what changes rarely to what changes often, and are shared: beyond the packages that all services need,
 # an image holds a few hundred kilobytes of code, and processing the engine of its store. No compiler, no test, no
-# supervisor. Works with BuildKit and without.
+# supervisor. Works with BuildKit and without. drain3, which is Python alone, is published as its source only.
 
 FROM python:3.13-slim AS python
 ENV PATH=/opt/sluice/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
@@ -20,7 +20,8 @@ FROM python AS packages
 COPY compose/services.lock /opt/
 RUN python -m venv --without-pip /opt/sluice \
     && pip --python /opt/sluice/bin/python install \
-        --no-cache-dir --disable-pip-version-check --only-binary :all: --require-hashes --no-deps -r /opt/services.lock
+        --no-cache-dir --disable-pip-version-check --only-binary :all: --no-binary drain3 --require-hashes --no-deps \
+        -r /opt/services.lock
 
 FROM packages AS tools
 COPY shared shared
@@ -57,7 +58,8 @@ CMD ["python", "-m", "standardization.main"]
 FROM packages AS engine
 COPY compose/processing.lock /opt/
 RUN pip --python /opt/sluice/bin/python install \
-        --no-cache-dir --disable-pip-version-check --only-binary :all: --require-hashes --no-deps -r /opt/processing.lock
+        --no-cache-dir --disable-pip-version-check --only-binary :all: --no-binary drain3 --require-hashes --no-deps \
+        -r /opt/processing.lock
 
 FROM engine AS processing
 COPY shared shared

@@ -6,7 +6,7 @@ others take it. See docs/adr/0002-ledger.md.
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
@@ -38,6 +38,9 @@ class Batch:
     ranges: tuple[Range, ...]
     stored_at_ns: int  # since the Unix epoch
     closed: bool
+    windows_block: int = field(default=-1, compare=False)
+    """The newest block of the windows before this batch, by which the store tells whether its own is there; -1 where
+    that is not known. The store fills it in."""
 
 
 def advanced(positions: Mapping[tuple[str, int], int], ranges: Iterable[Range]) -> Positions:
@@ -56,6 +59,7 @@ class _Entry(msgspec.Struct):
     stored_at_ns: int
     ranges: list[Range]
     positions: list[tuple[str, int, int]]
+    windows_block: int
 
 
 def encode(batch: Batch, positions: Positions) -> bytes:
@@ -68,6 +72,7 @@ def encode(batch: Batch, positions: Positions) -> bytes:
             batch.stored_at_ns,
             list(batch.ranges),
             [(topic_id, partition, offset) for (topic_id, partition), offset in sorted(positions.items())],
+            batch.windows_block,
         )
     )
 
@@ -76,5 +81,5 @@ def decode(row: Mapping[str, Any]) -> tuple[Batch, Positions]:
     """Read a row of the ledger back."""
     ranges = msgspec.json.decode(row["ranges"], type=tuple[Range, ...])
     positions = msgspec.json.decode(row["positions"], type=list[tuple[str, int, int]])
-    batch = Batch(row["number"], row["token"], ranges, row["stored_at_ns"], row["closed"])
+    batch = Batch(row["number"], row["token"], ranges, row["stored_at_ns"], row["closed"], row["windows_block"])
     return batch, {(topic_id, partition): offset for topic_id, partition, offset in positions}

@@ -32,6 +32,11 @@ MIGRATIONS: Final[tuple[Migration, ...]] = (
             " ADD INDEX IF NOT EXISTS by_record record_id TYPE bloom_filter(0.01) GRANULARITY 1",
         ),
     ),
+    Migration(
+        3,
+        needs=1,
+        statements=("ALTER TABLE {epoch}.ledger ADD COLUMN IF NOT EXISTS windows_block Int64 DEFAULT -1",),
+    ),
 )
 """In their order, one for each version since the first."""
 

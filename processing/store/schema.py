@@ -101,6 +101,11 @@ class Table:
         """Its name as a statement has it."""
         return f"{self.database}.{self.name}" if self.database else self.name
 
+    @property
+    def has_seq(self) -> bool:
+        """Whether its rows carry `seq`, which tells their batch."""
+        return any(column.name == "seq" for column in self.columns)
+
     def within(self, database: str) -> "Table":
         """This table in a database."""
         return replace(self, database=database)
@@ -351,6 +356,7 @@ LEDGER = Table(
         _same("stored_at_ns", "Int64"),
         _text("ranges"),  # JSON: the exact offsets of this batch
         _text("positions"),  # JSON: the next offset of every partition, after this batch
+        Column("windows_block", "Int64 DEFAULT -1", "Int64 DEFAULT -1", "`windows_block`"),
     ),
     f"ReplacingMergeTree(version) ORDER BY writer SETTINGS {_DEDUPLICATION}",
 )

@@ -26,10 +26,14 @@ from processing.store.schema import (
     WINDOWS,
     Table,
 )
+from shared import logs
 from shared.errors import StoreError
 
 _NO_PARAMETERS: Final[dict[str, object]] = {}
 _BATCH_S: Final = 60.0  # how long a backup waits for the end of a batch
+_OF_BATCH: Final = "seq >= {first:UInt64} AND seq < {last:UInt64}"
+
+log = logs.logger("store")
 
 
 @dataclass(slots=True)
@@ -79,6 +83,7 @@ class Store:
         self._engine = engine
         self._last: Batch | None = None
         self._positions: Positions = {}
+        self._repeated: int | None = None  # the number of a batch that was found open
         self._writing = threading.Condition()
         self._saving = False  # whether a backup waits for the end of a batch; none begins meanwhile
         self._alerting = threading.Lock()
@@ -124,6 +129,7 @@ class Store:
             if self.writes != self.epoch:
                 self._stored, _ = self._ledger_of(self.epoch)
             self._last, self._positions = self._ledger_of(self.writes)
+            self._repeated = None if self._last is None or self._last.closed else self._last.number
             self._writing.notify_all()
 
     def rebuild(self) -> int:
@@ -154,7 +160,11 @@ class Store:
             if self._last is None or self._last.closed:
                 self._writing.wait_for(lambda: not self._saving)
             self._check_turn(batch)
-            self._enter(replace(batch, closed=False), ledger.advanced(self._positions, batch.ranges))
+            repeated = self._last is not None and not self._last.closed
+            block = self._last.windows_block if repeated and self._last else self._windows_block()
+            self._enter(
+                replace(batch, closed=False, windows_block=block), ledger.advanced(self._positions, batch.ranges)
+            )
 
     def insert(self, batch: Batch, rows: Rows) -> None:
         """Insert a batch's rows into their tables. Repeated with the same rows, it completes what is missing and
@@ -164,6 +174,8 @@ class Store:
             if any(lines):
                 place = self._catalog.table(table, self.writes)
                 self._engine.insert(place, lines, parameters, f"{batch.token}/{table.name}")
+                if batch.number == self._repeated and not self._holds(batch, table, place, lines):
+                    self._insert_anew(batch, table, place, lines, parameters)
 
     def close_batch(self, batch: Batch) -> None:
         """Note that all rows of the open batch are in."""
@@ -234,6 +246,42 @@ class Store:
         """Release the engine. What was inserted stays."""
         self._engine.close()
 
+    def _holds(self, batch: Batch, table: Table, place: Table, lines: Sequence[bytes]) -> bool:
+        """Whether the rows of a batch that was found open are all in this table.
+
+        The engine notes a block's token a moment before the block itself is there. Killed in between, it takes the
+        repetition for done, and the rows are nowhere: so they are counted. Windows merge, and are told by their block.
+        """
+        if not table.has_seq:
+            return batch.windows_block < 0 or self._windows_block() > batch.windows_block
+        (row,) = self._engine.query(
+            f"SELECT count() AS n FROM {place.place} WHERE {_OF_BATCH}",  # noqa: S608 - our own names
+            _seqs_of(batch),
+        )
+        return int(row["n"]) == sum(some.count(b"\n") + 1 for some in lines if some)
+
+    def _insert_anew(
+        self, batch: Batch, table: Table, place: Table, lines: Sequence[bytes], parameters: Mapping[str, object]
+    ) -> None:
+        """Insert rows that the engine only believes to have, after taking out those that it has: under a new token."""
+        log.warning("the engine had lost rows of the batch that was left open", table=table.name, batch=batch.number)
+        if table.has_seq:
+            first, last = _seqs_of(batch).values()
+            self._engine.execute(
+                f"ALTER TABLE {place.place} DELETE WHERE seq >= {first} AND seq < {last} SETTINGS mutations_sync = 2"
+            )
+        self._engine.insert(place, lines, parameters, f"{batch.token}/{table.name}/{uuid.uuid4().hex}")
+
+    def _windows_block(self) -> int:
+        """The newest block that is in the windows; 0 before the first."""
+        database, _, name = self._catalog.table(WINDOWS, self.writes).place.rpartition(".")
+        (row,) = self._engine.query(
+            "SELECT max(max_block_number) AS block FROM system.parts"
+            " WHERE database = {database:String} AND table = {name:String} AND active",
+            {"database": database.strip("`"), "name": name.strip("`")},
+        )
+        return int(row["block"])
+
     def _check_turn(self, batch: Batch) -> None:
         last = self._last
         if last is None or last.closed:
@@ -256,3 +304,8 @@ class Store:
         place = self._catalog.table(LEDGER, epoch).place
         newest = self._engine.query(f"SELECT * FROM {place} ORDER BY version DESC LIMIT 1", _NO_PARAMETERS)  # noqa: S608 - our own name
         return ledger.decode(newest[0]) if newest else (None, {})
+
+
+def _seqs_of(batch: Batch) -> dict[str, int]:
+    """The first seq that a row of this batch may have, and the one after the last."""
+    return {"first": batch.number * ROWS_PER_BATCH, "last": (batch.number + 1) * ROWS_PER_BATCH}
