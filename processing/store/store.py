@@ -253,7 +253,8 @@ class Store:
         repetition for done, and the rows are nowhere: so they are counted. Windows merge, and are told by their block.
         """
         if not table.has_seq:
-            return batch.windows_block < 0 or self._windows_block() > batch.windows_block
+            before = -1 if self._last is None else self._last.windows_block
+            return before < 0 or self._windows_block() > before
         (row,) = self._engine.query(
             f"SELECT count() AS n FROM {place.place} WHERE {_OF_BATCH}",  # noqa: S608 - our own names
             _seqs_of(batch),

@@ -245,6 +245,35 @@ def test_a_repeated_batch_changes_nothing(opened: Open) -> None:
     assert store.query("SELECT sum(total) AS n FROM windows") == [{"n": 2}]
 
 
+def test_rows_that_the_engine_only_believes_to_have_are_put_in_anew(opened: Open) -> None:
+    """A mutation that deletes rows leaves what a kill between a block's token and its rows leaves: the token alone."""
+    store = opened()
+    whole = rows(
+        records=[record(f"r{n}", observed_timestamp=MONTHS[n % 3]) for n in range(30)],
+        windows=[window("2026-01-05T10:00:00Z")],
+        anomalies=[anomaly("r1")],
+        runs=[receipt("run", 31)],
+    )
+    entered = batch(1)
+    store.open_batch(entered)
+    store.insert(entered, whole)
+    before = store.query("SELECT record_id, seq FROM records ORDER BY seq")
+    for table, lost in (("records", "record_id IN ('r1', 'r4', 'r7')"), ("anomalies", "1"), ("runs", "1")):
+        store._engine.execute(f"ALTER TABLE {table} DELETE WHERE {lost} SETTINGS mutations_sync = 2")
+    store.insert(entered, whole)
+    assert count(store, "records") == 27, "while nothing says that there was a crash, the token is believed"
+
+    store = opened()
+    again = store.last_batch()
+    assert again is not None
+    store.insert(again, whole)
+    store.insert(again, whole)
+    store.close_batch(again)
+    assert store.query("SELECT record_id, seq FROM records ORDER BY seq") == before
+    assert [count(store, name) for name in ("anomalies", "runs")] == [1, 1]
+    assert store.query("SELECT sum(total) AS n FROM windows") == [{"n": 1}]
+
+
 @pytest.mark.parametrize("month", ["202511", "202512", "202601"])
 def test_a_batch_that_a_crash_left_in_some_partitions_is_completed(store: Store, month: str) -> None:
     """Dropping a partition, and its tokens with it, leaves what a crash between two partitions' blocks leaves."""
