@@ -65,7 +65,7 @@ test: $(VENV)/development ## Unit, property, contract and integration tests; the
 	@$(NATIVE) prepare
 	$(PYTEST)
 
-chaos-short: $(VENV)/development ## Each main fault once, on three brokers; zombies, commits in doubt, hung transactions: what CI does
+chaos-short: $(VENV)/development ## Each main fault once, on three brokers; zombies, commits in doubt, hung transactions
 	@$(NATIVE) prepare
 	$(PYTEST) tests/chaos
 
