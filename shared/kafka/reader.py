@@ -1,5 +1,6 @@
 """Reading: a consumer that reports the ends of partitions, and two ways to read without being in a group."""
 
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -137,6 +138,7 @@ def read_to_end(
     behind = {place: end for place, end in topics.ends(places).items() if end > begins.get(place, 0)}
     if not behind:
         return
+    limits: dict[Place, int] = {}  # of places that have come to their end: where the last whole transaction ends
     reader = Reader(settings, "state-reader", "state-reader", subscribes=False)
     try:
         reader.assign({place: begins.get(place, OFFSET_BEGINNING) for place in behind})
@@ -146,19 +148,21 @@ def read_to_end(
                 raise KafkaUnavailableError(f"could not read {sorted(behind)} to their end")
             for message in reader.fetch(1_000, 0.1):
                 error = message.error()
-                if error is None:
+                if error is not None and error.code() != PARTITION_EOF:
+                    if error.fatal():
+                        raise KafkaUnavailableError(f"reading state: {error.str()}")
+                    continue
+                place, following = (message.topic(), message.partition()), message.offset()
+                if error is None and following < limits.get(place, sys.maxsize):
                     until = time.monotonic() + READ_S
                     yield message
-                    # where others go on writing, the end of a partition may never be come upon
-                    place = (message.topic(), message.partition())
-                    if message.offset() + 1 >= behind.get(place, 0):
-                        behind.pop(place, None)
-                elif error.code() == PARTITION_EOF:
-                    place = (message.topic(), message.partition())
-                    if message.offset() >= behind.get(place, 0):
-                        behind.pop(place, None)
-                elif error.fatal():
-                    raise KafkaUnavailableError(f"reading state: {error.str()}")
+                    following += 1
+                if place not in limits and following >= behind.get(place, sys.maxsize):
+                    # where others go on writing, a partition's end may never be met, and a transaction may lie across
+                    # the one that was asked for: so it is read on to what is decided by now
+                    limits[place] = following if error else topics.ends([place], stable=True)[place]
+                if following >= limits.get(place, sys.maxsize):
+                    behind.pop(place, None)
     finally:
         reader.close()
 
