@@ -88,7 +88,7 @@ class Output:
         self._partitions = partitions
         self._names = {topic: settings.topic(topic) for topic in partitions}
         self._chunk_bytes = settings.chunk_bytes
-        self._streams: list[Stream] = []
+        self._streams: dict[tuple[str, tuple[tuple[str, bytes | None], ...]], Stream] = {}
         self.records = 0
         self.bytes = 0
         self.messages: Counter[str] = Counter()
@@ -96,10 +96,11 @@ class Output:
         self.counted: Counter[Metric] = Counter()
 
     def stream(self, topic: str, headers: RawHeaders = ()) -> "Stream":
-        """A way to send records to a topic in frames."""
-        made = Stream(self, topic, self._partitions[topic], headers, self._settings)
-        self._streams.append(made)
-        return made
+        """A way to send records to a topic in frames: one for the same topic and headers, which keeps their order."""
+        known = (topic, tuple(headers))
+        if known not in self._streams:
+            self._streams[known] = Stream(self, topic, self._partitions[topic], headers, self._settings)
+        return self._streams[known]
 
     def send(
         self, topic: str, key: bytes | None, value: bytes, headers: RawHeaders, partition: int | None = None
@@ -139,12 +140,12 @@ class Output:
 
     def flush(self) -> None:
         """Close every open frame."""
-        for stream in self._streams:
+        for stream in self._streams.values():
             stream.flush()
 
     def clear(self) -> None:
         """Forget what is in open frames and all counts, after an abort or a commit."""
-        for stream in self._streams:
+        for stream in self._streams.values():
             stream.clear()
         self.records = 0
         self.bytes = 0

@@ -129,6 +129,12 @@ def test_state_is_there_again_after_a_restart_and_counts_each_line_once(settings
     assert again.handled == 400
 
 
+def test_lines_keep_their_order_whatever_batches_they_come_in_and_frames_they_go_in(settings: Settings) -> None:
+    produce(settings, [(0, b'{"n":%d}' % n, []) for n in range(100)])
+    with running(settings.model_copy(update={"fetch_records": 7, "frame_records": 5}), Pass()):
+        assert until(settings, 100) == [b'{"n":%d}' % n for n in range(100)]
+
+
 def test_replicas_that_join_and_leave_in_mid_flow_lose_and_double_nothing(settings: Settings) -> None:
     batches = 12
     with running(settings, Pass(), "one"):
