@@ -35,6 +35,14 @@ _SOON: Final = {  # a broker that was asked a moment too early
     KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
     KafkaError.COORDINATOR_NOT_AVAILABLE,
     KafkaError.NOT_COORDINATOR,
+    KafkaError._NOENT,  # noqa: SLF001 - the client's own code where it found no leader of any of the partitions
+}
+
+_NO_CONTROLLER: Final = {  # a broker that does not know yet, or no more, who decides on topics
+    KafkaError.NOT_CONTROLLER,
+    KafkaError.REQUEST_TIMED_OUT,
+    KafkaError._TIMED_OUT,  # noqa: SLF001 - librdkafka's local codes have no public names
+    KafkaError._TRANSPORT,  # noqa: SLF001 - likewise
 }
 
 
@@ -155,8 +163,11 @@ class Topics:
             self._admin = AdminClient(common(self._settings, self._client))  # what the other remembers has grown old
         self.ends([(name, partition) for name, count in counts.items() for partition in range(count)], patience)
 
-    def create(self) -> list[str]:
-        """Create the topics that are missing, with explicit settings; returns the names of those created."""
+    def create(self, patience: float = 30.0) -> list[str]:
+        """Create the topics that are missing, with explicit settings; returns the names of those created.
+
+        A broker that has just started answers before it knows its controller: so it is asked again for a while.
+        """
         wanted = [
             NewTopic(
                 self._settings.topic(spec.name),
@@ -166,14 +177,23 @@ class Topics:
             )
             for spec in specs(self._settings.partitions, self._settings.retention_hours)
         ]
+        until = time.monotonic() + patience
         made: list[str] = []
-        for name, future in self._admin.create_topics(wanted, request_timeout=10.0).items():
-            try:
-                future.result()
-                made.append(name)
-            except KafkaException as error:
-                if cause_of(error).code() != KafkaError.TOPIC_ALREADY_EXISTS:
-                    raise KafkaUnavailableError(f"create {name}: {cause_of(error).str()}") from error
+        while wanted:
+            again: list[NewTopic] = []
+            asked = self._admin.create_topics(wanted, request_timeout=5.0)
+            for topic, future in zip(wanted, asked.values(), strict=True):
+                try:
+                    future.result()
+                    made.append(topic.topic)
+                except KafkaException as error:
+                    cause = cause_of(error)
+                    if cause.code() == KafkaError.TOPIC_ALREADY_EXISTS:
+                        continue
+                    if cause.code() not in _NO_CONTROLLER or time.monotonic() > until:
+                        raise KafkaUnavailableError(f"create {topic.topic}: {cause.str()}") from error
+                    again.append(topic)
+            wanted = again
         return made
 
     def check(self, patience: float = 10.0) -> None:

@@ -177,10 +177,10 @@ def test_partitions_grow_with_every_record_once_and_every_state_on_its_new_parti
             time.sleep(chance.uniform(1.5, 6.0))
             growing.kill()
             growing.wait()
-            counts = partitions(stack)
-            if set(counts.values()) == {3, 5}:
-                for wanted in ("3", "5"):
-                    half = command(stack, "shared.kafka", PARTITIONS=wanted)
+            for wanted in ("3", "5"):
+                half = command(stack, "shared.kafka", PARTITIONS=wanted)
+                # a broker still ends what the killed one asked it for; but nothing shrinks: half now was half then
+                if set(partitions(stack).values()) == {3, 5}:
                     assert half.returncode == 1
                     assert "docs/partitions.md" in half.stderr
         done = command(stack, "shared.partitions", "5")
