@@ -7,7 +7,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Protocol, Self, TypeVar
 
@@ -108,9 +108,15 @@ class Stack:
         self.processes[name].wait()
 
     def terminate(self, name: str) -> int:
-        """Stop in order; returns the exit code."""
-        self.processes[name].send_signal(signal.SIGTERM)
-        return self.processes[name].wait(30)
+        """Stop in order; returns the exit code. What does not stop tells in its log what its threads are at."""
+        process = self.processes[name]
+        process.send_signal(signal.SIGTERM)
+        try:
+            return process.wait(30)
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGABRT)
+            process.wait(10)
+            raise
 
     @contextmanager
     def frozen(self, name: str) -> Iterator[None]:
@@ -141,12 +147,10 @@ class Stack:
         for name in reversed(SERVICES):
             process = self.processes.get(name)
             if process is not None and process.poll() is None:
-                process.terminate()
-                try:
-                    process.wait(30)
-                except subprocess.TimeoutExpired:
-                    process.kill()
-                    process.wait()
+                with suppress(subprocess.TimeoutExpired):
+                    self.terminate(name)
+                process.kill()
+                process.wait()
         self.client.close()
 
     # looking from outside
