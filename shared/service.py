@@ -25,7 +25,7 @@ from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 from starlette.routing import BaseRoute
 
-from shared import logs, metrics
+from shared import backstep, logs, metrics
 from shared.config import Settings, load
 from shared.errors import KafkaUnavailableError, SluiceError, StoreError
 
@@ -312,6 +312,7 @@ def main(name: str, build: Callable[[Settings], Service]) -> None:
         gc.set_threshold(100_000, 20, 20)
         service = build(settings)
         _die_of_fatal_signals()
+        backstep.watch()
         code = service.run()
     except SluiceError as error:  # a bad setting, a folder or store in use, a newer schema
         sys.stderr.write(f"{name}: {error}\n")

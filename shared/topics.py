@@ -69,6 +69,8 @@ def specs(partitions: int, retention_hours: int) -> list[TopicSpec]:
         "segment.ms": str(10 * 60_000),
         "segment.bytes": str(16 * 1024 * 1024),
         "max.compaction.lag.ms": str(10 * 60_000),
+        # Kafka refuses what a clock that is over an hour ahead has stamped
+        "message.timestamp.type": "LogAppendTime",
         "max.message.bytes": str(10 * 1024 * 1024),
     }
     # What was done with a dead letter has to be known for as long as the letter is there, in its oldest segment.
