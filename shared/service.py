@@ -328,3 +328,4 @@ def _die_of_fatal_signals() -> None:
     for number in (signal.SIGABRT, signal.SIGSEGV, signal.SIGBUS, signal.SIGILL, signal.SIGFPE):
         signal.signal(number, signal.SIG_DFL)
     faulthandler.enable()
+    faulthandler.register(signal.SIGUSR1)  # a look at what the threads are at; all goes on

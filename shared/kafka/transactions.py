@@ -4,6 +4,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterable, Mapping
+from queue import Empty, SimpleQueue
 from typing import Any, BinaryIO, Final
 
 from confluent_kafka import KafkaException, Producer, TopicPartition
@@ -119,7 +120,7 @@ class Transactions:
         begun = time.perf_counter()
         if positions:
             offsets = [TopicPartition(topic, partition, *position) for partition, position in positions.items()]
-            self._call(self._producer.send_offsets_to_transaction, offsets, group, CALL_S)
+            self._call(self._send_offsets, offsets, group)
         try:
             self._call(self._producer.commit_transaction, CALL_S)
         except KafkaUnavailableError:
@@ -142,6 +143,33 @@ class Transactions:
         """Drop the client and what it has queued, without asking the broker. It can't be used after that."""
         self._producer.purge(in_queue=True, in_flight=True, blocking=False)
         del self._producer, self._produce
+
+    def _send_offsets(self, offsets: list[TopicPartition], group: Any) -> None:
+        """Raises KafkaUnavailableError where the client does not answer: it forgets its own time-out, and may wait for
+        ever, when the group's coordinator is gone (https://github.com/confluentinc/librdkafka/issues/5456, 5511).
+
+        The thread that waits is left behind with its client. Should it go on, the broker refuses it: the transaction
+        is ended by whoever takes the transactional id next.
+        """
+        answers: SimpleQueue[Exception | None] = SimpleQueue()
+        send = self._producer.send_offsets_to_transaction
+
+        def ask() -> None:
+            try:
+                send(offsets, group, CALL_S)
+            except Exception as error:  # noqa: BLE001 - raised below, in the thread that waits for it
+                answers.put(error)
+            else:
+                answers.put(None)
+
+        threading.Thread(target=ask, name="offsets", daemon=True).start()
+        try:
+            error = answers.get(timeout=PATIENCE_S)
+        except Empty:
+            metrics.ERRORS.labels(self._stage, "kafka").inc()
+            raise KafkaUnavailableError(f"offsets: no answer from the client within {PATIENCE_S:.0f} s") from None
+        if error is not None:
+            raise error
 
     def _call(self, function: Callable[..., object], *arguments: object) -> None:
         until = time.monotonic() + PATIENCE_S

@@ -159,7 +159,11 @@ def world(folder: Path, libs: Path, chance: random.Random) -> Iterator[World]:
         stack.supervise()
         client = Client(stack.urls["ingestion"])
         held.callback(client.stop)
-        yield World(cluster, stack, client, disks, chance)
+        try:
+            yield World(cluster, stack, client, disks, chance)
+        except BaseException:
+            stack.tell_threads()
+            raise
 
 
 @dataclass(frozen=True)

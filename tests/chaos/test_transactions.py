@@ -12,10 +12,10 @@ import pytest
 
 from shared import kafka, metrics
 from shared.config import Settings
-from shared.errors import FencedError
+from shared.errors import FencedError, KafkaUnavailableError
 from shared.topics import RAW_LOGS, partition_of
 from tests.chaos.cluster import Cluster
-from tests.chaos.network import END_TXN, Network
+from tests.chaos.network import END_TXN, TXN_OFFSET_COMMIT, Network
 from tests.integration.replica import SOURCES, Flow, Replica
 from tests.integration.stack import eventually
 
@@ -126,6 +126,45 @@ def test_a_commit_in_doubt_is_counted_and_what_it_held_comes_out_once(cluster: C
         flow.moves()
         assert one.process.poll() is None, "it begins again by itself"
         assert flow.holds() > 0
+
+
+def test_offsets_that_nobody_takes_are_an_error_in_time_and_what_they_belonged_to_is_never_read(
+    cluster: Cluster, tmp_path: Path
+) -> None:
+    settings = settings_of(cluster, tmp_path)
+    (link,) = cluster.links["standardization"].values()
+    through = settings.model_copy(update={"kafka_bootstrap": cluster.bootstrap_of("standardization")})
+    place = (settings.topic(RAW_LOGS), 0)
+    reader = kafka.Reader(settings, "test", "test", subscribes=True)
+    held: set[int] = set()
+
+    def assigned(partitions: list[int]) -> dict[int, int]:
+        held.update(partitions)
+        return dict.fromkeys(partitions, 0)
+
+    reader.subscribe(place[0], assigned, held.difference_update, held.difference_update)
+    eventually(lambda: reader.fetch(1, 0.1) or held, 30, "the group has a member")
+    writer = kafka.Transactions(through, "cut", "one-id")
+    assert writer.prepare(threading.Event())
+    with cluster.mending("standardization"):
+        writer.begin()
+        writer.send(place[0], b"never committed", None, 0)
+        lost = link.lose_answer(TXN_OFFSET_COMMIT)
+
+        def cut_then() -> None:
+            if lost.wait(30):
+                link.cut()
+
+        threading.Thread(target=cut_then).start()
+        with pytest.raises((KafkaUnavailableError, kafka.AbortRequiredError)):
+            writer.commit(place[0], {0: kafka.Position(1, "")}, reader.group())
+        assert lost.is_set()
+        writer.discard()
+    successor = kafka.Transactions(settings, "cut", "one-id")
+    assert successor.prepare(threading.Event())
+    successor.discard()
+    assert list(kafka.read_to_end(settings, kafka.Topics(settings, "test"), [place], threading.Event())) == []
+    reader.close()
 
 
 def test_a_hung_transaction_hides_one_partition_until_the_operator_ends_it(cluster: Cluster, tmp_path: Path) -> None:

@@ -118,6 +118,12 @@ class Stack:
             process.wait(10)
             raise
 
+    def tell_threads(self) -> None:
+        """Have every service write into its log what its threads are at."""
+        for process in self.processes.values():
+            if process.poll() is None:
+                process.send_signal(signal.SIGUSR1)
+
     @contextmanager
     def frozen(self, name: str) -> Iterator[None]:
         """SIGSTOP, and SIGCONT at the end of the block."""
