@@ -21,7 +21,7 @@ def test_no_fault_loses_or_doubles_or_reorders_a_record_or_stalls_a_partition(ka
         suite.begin()
         faults = main_faults()
         chance.shuffle(faults)
-        for fault in faults:
+        for fault in faults[: int(os.environ.get("CHAOS_FAULTS") or len(faults))]:
             suite.strike(fault)
         suite.end()
     missing = [f"{outcome.name}: {outcome.impossible}" for outcome in suite.outcomes if outcome.impossible]
