@@ -147,7 +147,7 @@ def touch(stage: str, reasons: Iterable[str], reads: Iterable[str] = (), writes:
         CHUNK_ASSEMBLIES.labels(stage, result)
     for reason in reasons:
         DEAD_LETTERS.labels(stage, reason)
-    for kind in ("kafka", "store", "retention") if stage == "sink" else ("kafka", "retention"):
+    for kind in ("kafka", "store", "retention") if stage == "sink" else ("kafka", "retention", "truncated"):
         ERRORS.labels(stage, kind)
     for event in ("assigned", "revoked", "lost"):
         REBALANCES.labels(stage, event)

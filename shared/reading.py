@@ -6,7 +6,7 @@ from typing import Final
 
 from shared import kafka, logs, metrics
 from shared.chunking import Assembler, Headers, Poisoned, Watermark, Whole
-from shared.errors import FencedError
+from shared.errors import FencedError, KafkaUnavailableError
 from shared.records import DeadLetter
 from shared.topics import H_ORIGIN, H_RUN
 
@@ -54,10 +54,17 @@ class Reading:
     def note(self, message: kafka.Consumed) -> bool:
         """Note that a message was read; returns whether it was before: then it is passed over, unless it is a chunk."""
         partition, offset = message.partition(), message.offset()
+        if offset < self.next[partition]:
+            self.went_back(partition)
         self.next[partition] = offset + 1
         self.last_ms[partition] = message.timestamp()[1]
         self.at_end.pop(partition, None)
         return offset < self.delivered[partition]
+
+    def went_back(self, partition: int) -> None:
+        """Note that messages come again: for a chunked one that was sought, or since the client was given the
+        partition anew between the messages of one fetch."""
+        self.delivered[partition] = self.furthest(partition)
 
     def feed(self, message: kafka.Consumed, headers: Headers) -> list[Whole | Poisoned]:
         """Take a chunk; returns what it ended."""
@@ -78,7 +85,7 @@ class Reading:
             wanted = self.assembler.refetch(partition, following)
             if wanted is not None:
                 found = True
-                self.delivered[partition] = self.furthest(partition)
+                self.went_back(partition)
                 self.at_end.pop(partition, None)
                 self._reader.seek(self._full_name, partition, wanted.offset)
         return found
@@ -135,10 +142,13 @@ class Reading:
 def is_end(error: kafka.ClientError, stage: str) -> bool:
     """Whether this is the end of a partition. Others are counted, unless the client mends them by itself.
 
-    Raises FencedError where the client is beyond repair.
+    Raises FencedError where the client is beyond repair, and KafkaUnavailableError where a partition has nothing at
+    the place that it was to be read from.
     """
     if error.code() == kafka.PARTITION_EOF:
         return True
+    if error.code() == kafka.OUT_OF_RANGE:
+        raise KafkaUnavailableError(f"consumer: {error.str()}")
     if error.fatal():
         raise FencedError(f"consumer: {error.str()}")
     if error.code() not in kafka.TRANSIENT:

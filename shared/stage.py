@@ -431,6 +431,9 @@ class _Session:
                 skip = reading.delivered.get(partition, 0)
                 reading.at_end.pop(partition, None)
             offset, value = message.offset(), message.value() or b""
+            if offset < following[partition]:
+                reading.went_back(partition)
+                skip = reading.delivered[partition]
             timestamp = last_ms[partition] = message.timestamp()[1]
             following[partition] = offset + 1
             taken += 1
@@ -547,18 +550,23 @@ class _Session:
         self._settle(partitions=[])
         self._topic_id = self._topics.ids([self._topic])[self._topic]
         committed = self._reader.committed(self._topic, partitions, self._stopping)
-        starts = self._topics.starts([(self._topic, partition) for partition in partitions])
-        for partition in partitions:
-            start = starts[self._topic, partition]
-            self._committed[partition] = self._place(partition, committed.get(partition), start)
+        places = [(self._topic, partition) for partition in partitions]
+        starts, ends = self._topics.starts(places), self._topics.ends(places)
+        for place in places:
+            partition = place[1]
+            self._committed[partition] = self._place(partition, committed.get(partition), starts[place], ends[place])
             self._reading.begin(partition, *self._committed[partition])
         self._restore(partitions)
         self._stage.assigned = set(self._reading.next)
         log.info("partitions assigned", stage=self._stage.name, partitions=sorted(self._reading.next))
         return {partition: self._committed[partition][0] for partition in partitions}
 
-    def _place(self, partition: int, committed: Position | None, start: int) -> tuple[int, Watermark]:
-        """Where to begin, by what was committed: at the start of a topic that was made anew since."""
+    def _place(self, partition: int, committed: Position | None, start: int, end: int) -> tuple[int, Watermark]:
+        """Where to begin, by what was committed: at the start of a topic that was made anew since.
+
+        Raises KafkaUnavailableError where more was read than the partition has: a new leader may not know its end yet,
+        and if it stays so, the brokers have lost what was acknowledged.
+        """
         if committed is None:
             return start, Watermark(start)
         topic_id, _, text = (committed.metadata or "").partition(" ")
@@ -570,7 +578,14 @@ class _Session:
             metrics.ERRORS.labels(self._stage.name, "retention").inc()
             log.error("retention removed what was not read yet", topic=self._topic, partition=partition,
                       from_offset=committed.offset, to_offset=start)  # fmt: skip
-        return committed.offset, watermark or Watermark(committed.offset)
+        if committed.offset > end:
+            metrics.ERRORS.labels(self._stage.name, "truncated").inc()
+            raise KafkaUnavailableError(
+                f"{self._topic}, partition {partition}, ends at {end}, but was read up to {committed.offset}: where it "
+                "stays so, the brokers have lost what they had acknowledged; docs/operations.md, Brokers that lose"
+            )
+        begin = max(committed.offset, start)
+        return begin, watermark or Watermark(begin)
 
     def _check_topic(self) -> None:
         """Begin again when the topic was deleted and made anew: its offsets mean other messages now."""

@@ -1,6 +1,7 @@
 """The one door to Kafka: reading, transactions with their three kinds of errors, topics, and a watch on the broker."""
 
 from shared.kafka.client import (
+    OUT_OF_RANGE,
     PARTITION_EOF,
     TRANSIENT,
     AbortRequiredError,
@@ -18,6 +19,7 @@ from shared.kafka.transactions import Transactions
 from shared.kafka.watch import Watch
 
 __all__ = [
+    "OUT_OF_RANGE",
     "PARTITION_EOF",
     "TRANSIENT",
     "AbortRequiredError",

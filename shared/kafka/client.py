@@ -15,6 +15,7 @@ Place = tuple[str, int]
 
 ClientError = KafkaError
 PARTITION_EOF: Final = KafkaError._PARTITION_EOF  # noqa: SLF001 - librdkafka's local codes have no public names
+OUT_OF_RANGE: Final = KafkaError._AUTO_OFFSET_RESET  # noqa: SLF001 - likewise
 TRANSIENT: Final = {  # the client mends these by itself
     KafkaError._ALL_BROKERS_DOWN,  # noqa: SLF001 - likewise
     KafkaError._TRANSPORT,  # noqa: SLF001 - likewise

@@ -29,7 +29,8 @@ class Reader:
             "enable.auto.commit": False,
             "enable.auto.offset.store": False,
             "enable.partition.eof": True,
-            "auto.offset.reset": "earliest",
+            # a group's place is decided when it is assigned; from the start again by itself would be everything twice
+            "auto.offset.reset": "error" if subscribes else "earliest",
             "isolation.level": "read_committed",
             "fetch.queue.backoff.ms": 5,
             "fetch.error.backoff.ms": 100,

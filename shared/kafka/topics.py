@@ -2,7 +2,7 @@
 
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from typing import Any, Final, TypeVar
 
 from confluent_kafka import (
@@ -159,7 +159,9 @@ class Topics:
         found = self.partitions(list(counts))
         asked = [NewPartitions(name, count) for name, count in counts.items() if found[name] < count]
         if asked:
-            _answers(lambda: self._admin.create_partitions(asked), "create partitions", patience)
+            _answers(
+                lambda: self._admin.create_partitions(asked, request_timeout=patience), "create partitions", patience
+            )
             self._admin = AdminClient(common(self._settings, self._client))  # what the other remembers has grown old
         self.ends([(name, partition) for name, count in counts.items() for partition in range(count)], patience)
 
@@ -168,32 +170,33 @@ class Topics:
 
         A broker that has just started answers before it knows its controller: so it is asked again for a while.
         """
-        wanted = [
-            NewTopic(
-                self._settings.topic(spec.name),
+        wanted = {
+            name: NewTopic(
+                name,
                 num_partitions=spec.partitions,
                 replication_factor=self._settings.replication_factor,
                 config=spec.config,
             )
             for spec in specs(self._settings.partitions, self._settings.retention_hours)
-        ]
-        until = time.monotonic() + patience
+            for name in [self._settings.topic(spec.name)]
+        }
         made: list[str] = []
-        while wanted:
-            again: list[NewTopic] = []
-            asked = self._admin.create_topics(wanted, request_timeout=5.0)
-            for topic, future in zip(wanted, asked.values(), strict=True):
+
+        def make() -> None:
+            refused: KafkaException | None = None
+            for name, future in self._admin.create_topics(list(wanted.values()), request_timeout=5.0).items():
                 try:
                     future.result()
-                    made.append(topic.topic)
+                    made.append(name)
                 except KafkaException as error:
-                    cause = cause_of(error)
-                    if cause.code() == KafkaError.TOPIC_ALREADY_EXISTS:
+                    if cause_of(error).code() != KafkaError.TOPIC_ALREADY_EXISTS:
+                        refused = error
                         continue
-                    if cause.code() not in _NO_CONTROLLER or time.monotonic() > until:
-                        raise KafkaUnavailableError(f"create {topic.topic}: {cause.str()}") from error
-                    again.append(topic)
-            wanted = again
+                del wanted[name]
+            if refused is not None:
+                raise refused
+
+        _patiently(make, "create topics", patience, _SOON | _NO_CONTROLLER)
         return made
 
     def check(self, patience: float = 10.0) -> None:
@@ -211,7 +214,9 @@ class Topics:
 
     def delete(self, names: Sequence[str]) -> None:
         """Delete these topics, by our names of them."""
-        for future in self._admin.delete_topics([self._settings.topic(name) for name in names]).values():
+        for future in self._admin.delete_topics(
+            [self._settings.topic(name) for name in names], request_timeout=30.0
+        ).values():
             future.result()
 
     def reachable(self, timeout: float) -> bool:
@@ -253,14 +258,14 @@ def _answers(ask: Callable[[], Mapping[Any, Any]], what: str, patience: float) -
     return _patiently(lambda: {key: future.result() for key, future in ask().items()}, what, patience)
 
 
-def _patiently(ask: Callable[[], T], what: str, patience: float) -> T:
-    """What a call answers, asked again while a broker says that it will know soon."""
+def _patiently(ask: Callable[[], T], what: str, patience: float, soon: Set[int] = _SOON) -> T:
+    """What a call answers, asked again while a broker says, by one of these codes, that it will know soon."""
     until = time.monotonic() + patience
     while True:
         try:
             return ask()
         except KafkaException as error:
             cause = cause_of(error)
-            if cause.code() not in _SOON or time.monotonic() > until:
+            if cause.code() not in soon or time.monotonic() > until:
                 raise KafkaUnavailableError(f"{what}: {cause.str()}") from error
             time.sleep(0.05)

@@ -10,7 +10,7 @@ import random
 import time
 from abc import ABC, abstractmethod
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -99,6 +99,10 @@ class World:
             yield
             self.extra.append(Taken(run_id.result(), phase, numbers))
 
+    def resident(self) -> dict[str, int]:
+        """The memory of each service now, in bytes."""
+        return {name: self.stack.resident_bytes(name) for name in SERVICES}
+
     # what has to hold
 
     def check(self, taken: Sequence[Taken]) -> int:
@@ -176,16 +180,20 @@ class Outcome:
     records: int
     repeated: int
     refused: int
+    resident: Mapping[str, int]  # bytes of each service, once all has settled
     impossible: str = ""
 
-    HEADING = f"{'fault':<44} {'lasted s':>8} {'recovered s':>11} {'records':>8} {'repeated':>8} {'refused':>8}"
+    HEADING = (
+        f"{'fault':<44} {'lasted s':>8} {'recovered s':>11} {'records':>8} {'repeated':>8} {'refused':>8}"
+        f"  MiB of {', '.join(SERVICES)}"
+    )
 
     def __str__(self) -> str:
         if self.impossible:
             return f"{self.name:<44} not here: {self.impossible}"
         return (
             f"{self.name:<44} {self.lasted_s:>8.1f} {self.recovered_s:>11.1f} {self.records:>8} "
-            f"{self.repeated:>8} {self.refused:>8}"
+            f"{self.repeated:>8} {self.refused:>8}  {', '.join(str(held >> 20) for held in self.resident.values())}"
         )
 
 
@@ -201,13 +209,14 @@ class Suite:
         self.outcomes: list[Outcome] = []
 
     def begin(self) -> None:
-        """Let it flow until every part is warm."""
+        """Let it flow until every part is warm: each has been handed as much at once as any fault hands it."""
         self._world.client.start(self._next_phase())
         self._world.probe()
-        self._world.while_it_flows(4.0)
+        with self._world.large_push():
+            self._world.while_it_flows(4.0)
         self._world.probe()
         self._settle()
-        self._warm = {name: self._world.stack.resident_bytes(name) for name in SERVICES}
+        self._warm = self._world.resident()
         self._say(Outcome.HEADING)
 
     def strike(self, fault: Fault) -> Outcome:
@@ -218,7 +227,7 @@ class Suite:
         try:
             fault.strike(world)
         except ImpossibleError as why:
-            outcome = Outcome(fault.name, 0, 0, 0, 0, 0, str(why))
+            outcome = Outcome(fault.name, 0, 0, 0, 0, 0, {}, str(why))
         else:
             over = time.monotonic()
             world.probe()
@@ -232,6 +241,7 @@ class Suite:
                 records,
                 client.repeated - repeated,
                 client.refused - refused,
+                world.resident(),
             )
         self.outcomes.append(outcome)
         self._say(str(outcome))
@@ -246,8 +256,8 @@ class Suite:
         self.records += world.check(taken)
         total = world.stack.summary()["total"]
         assert total == self.records + world.probes * PARTITIONS, (total, self.records, world.probes)
-        for name in SERVICES:
-            held, warm = world.stack.resident_bytes(name), self._warm[name]
+        for name, held in world.resident().items():
+            warm = self._warm[name]
             self._say(f"{name}: {warm >> 20} MiB warm, {held >> 20} MiB at the end")
             assert held <= warm * MEMORY_RATIO + MEMORY_BYTES, f"{name} has grown from {warm} to {held} bytes"
         self._say(f"{self.records} numbered records, each stored once and in order")

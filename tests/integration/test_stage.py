@@ -1,5 +1,6 @@
 """The stage loop on a real Kafka, with a transform that only passes on what it gets."""
 
+import os
 import threading
 import time
 import uuid
@@ -7,9 +8,11 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import pytest
+from confluent_kafka import Consumer, KafkaException, TopicPartition
+from confluent_kafka.admin import AdminClient
 
 from native.kafka import Broker
-from shared import kafka
+from shared import kafka, metrics
 from shared.config import Settings
 from shared.frames import entries
 from shared.records import DeadLetter
@@ -101,6 +104,19 @@ def lines(settings: Settings) -> list[bytes]:
     return [line for message in read(settings, STANDARDIZED_LOGS) for line in entries(message.value() or b"", NDJSON)]
 
 
+def eventually_put(put: Callable[[int], None], offset: int) -> None:
+    """Commit for a group that its members have just left, and that may not have noticed."""
+
+    def done() -> bool:
+        try:
+            put(offset)
+        except KafkaException:
+            return False
+        return True
+
+    eventually(done, 60, f"offset {offset} is committed")
+
+
 def until(settings: Settings, count: int) -> list[bytes]:
     found: Callable[[], list[bytes] | None] = lambda: got if len(got := lines(settings)) >= count else None  # noqa: E731
     return eventually(found, 60, f"{count} lines")
@@ -171,6 +187,57 @@ def test_a_topic_made_anew_is_read_from_its_start(settings: Settings) -> None:
     with running(settings, Pass()):
         found = until(settings, 120)
     assert sorted(found) == sorted(value for _, value, _ in numbered(0, 120))
+
+
+def errors(kind: str) -> float:
+    return float(metrics.ERRORS.labels("standardization", kind)._value.get())
+
+
+def test_what_retention_takes_from_under_a_reader_is_told_and_the_rest_is_read_once(settings: Settings) -> None:
+    """The client alone would begin at the start again, and tell nobody."""
+    produce(settings, [(0, b'{"n":%d, "noise": "%s"}' % (n, os.urandom(300_000).hex().encode()), []) for n in range(40)])
+    told, going_on = errors("retention"), threading.Event()
+
+    class Waiting(Pass):
+        def handle(self, messages: Sequence[Message], topic_id: str, out: Output) -> int:
+            going_on.wait(60)
+            return super().handle(messages, topic_id, out)
+
+    with running(settings.model_copy(update={"fetch_records": 1}), Waiting()) as (stage, _):
+        eventually(lambda: stage.assigned, 60, "it reads")
+        admin = AdminClient({"bootstrap.servers": settings.kafka_bootstrap})
+        cut_off = [TopicPartition(settings.topic(RAW_LOGS), 0, 39)]
+        for future in admin.delete_records(cut_off).values():
+            future.result(30)
+        going_on.set()
+        found: Callable[[], bool] = lambda: any(line.startswith(b'{"n":39,') for line in lines(settings))  # noqa: E731
+        eventually(found, 60, "the last line")
+    assert errors("retention") > told
+    assert len(lines(settings)) == len(set(lines(settings))) < 40
+
+
+def test_a_partition_that_ends_before_what_was_read_is_not_read_from_its_start(settings: Settings) -> None:
+    produce(settings, numbered(0, 40))
+    with running(settings, Pass()):
+        until(settings, 40)
+    client = Consumer({"bootstrap.servers": settings.kafka_bootstrap, "group.id": settings.topic("standardization")})
+
+    def put(offset: int) -> None:
+        client.commit(offsets=[TopicPartition(settings.topic(RAW_LOGS), 0, offset)], asynchronous=False)
+
+    eventually_put(put, 1_000)
+    told = errors("truncated")
+    with running(settings, Pass()) as (stage, _):
+        eventually(lambda: errors("truncated") > told, 60, "it is told")
+        assert stage.problems()
+    assert len(lines(settings)) == 40
+    eventually_put(
+        put, kafka.Topics(settings, "test").ends([(settings.topic(RAW_LOGS), 0)])[settings.topic(RAW_LOGS), 0]
+    )
+    client.close()
+    produce(settings, numbered(40, 80))
+    with running(settings, Pass()):
+        assert sorted(until(settings, 80)) == sorted(value for _, value, _ in numbered(0, 80))
 
 
 def test_a_chunk_that_lies_is_one_dead_letter_and_what_is_around_it_flows(settings: Settings) -> None:
