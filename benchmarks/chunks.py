@@ -207,8 +207,7 @@ class _WithoutChunks(_Ours):
         assert self._out is not None
         batch: list[Message] = []
         reading = self._reading
-        following, last_ms = reading.next, reading.last_ms
-        taken = size = 0
+        taken = size = upcoming = timestamp = 0
         current = -1
         plain: RawHeaders = NO_HEADERS
         for message in messages:
@@ -216,17 +215,20 @@ class _WithoutChunks(_Ours):
             if error is not None:
                 if is_end(error, self._stage.name):
                     reading.ended(message.partition())
+                    reading.noted(current, upcoming, timestamp)
                     current = -1
                 continue
             partition = message.partition()
             if partition != current:
-                if partition not in following:
+                reading.noted(current, upcoming, timestamp)
+                current = -1
+                if partition not in reading.next:
                     continue
                 current = partition
                 reading.at_end.pop(partition, None)
             offset, value = message.offset(), message.value() or b""
-            timestamp = last_ms[partition] = message.timestamp()[1]
-            following[partition] = offset + 1
+            timestamp = message.timestamp()[1]
+            upcoming = offset + 1
             taken += 1
             size += len(value)
             headers = message.headers() or NO_HEADERS
@@ -235,6 +237,7 @@ class _WithoutChunks(_Ours):
             else:
                 plain = headers
             batch.append(Message(partition, offset, timestamp, message.key(), value, headers))
+        reading.noted(current, upcoming, timestamp)
         if not taken:
             return 0
         self._messages += taken

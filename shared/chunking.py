@@ -20,6 +20,7 @@ from typing import Any, BinaryIO, Final, Literal, NamedTuple, Protocol
 import msgspec
 
 from shared.errors import ConfigurationError, Reason, SluiceError, SpoolFullError
+from shared.hashing import Hasher
 from shared.topics import H_CHUNK
 
 MAJOR: Final = 1
@@ -375,6 +376,7 @@ class Assembler:
         self._spool = spool
         self._max_bytes = max_bytes
         self._expiry_ms = expiry_ms
+        self._hasher = Hasher()
         self._stop_on_unknown = unknown_version == "stop"
         self._partitions: dict[int, _Partition] = {}
         self._ages = count()
@@ -487,9 +489,10 @@ class Assembler:
             self._pass_by(part, message, chunk, header.last)
             return None
         message.next_index += 1
-        message.digest.update(chunk.value)
+        self._hasher.update(message.digest, chunk.value)
         if not header.last:
             return None
+        self._hasher.settle()
         if message.digest.digest() != header.digest:
             detail = "the SHA-256 of the whole message is not the one in its last chunk"
             return self._end_poisoned(part, message, chunk, Reason.CHUNK_DIGEST_MISMATCH, detail, last=True)

@@ -20,7 +20,7 @@ class Reading:
     """The partitions of one topic that are being read, from `begin` to `release`; for one thread.
 
     A loop tells it of every message by `note`. One that is too hot for a call a message may do by itself what `note`
-    does: so `next`, `delivered`, `last_ms` and `at_end` are open.
+    does, and tell of a run of them by `noted`: so `next`, `delivered` and `at_end` are open.
     """
 
     def __init__(self, stage: str, topic: str, full_name: str, reader: kafka.Reader, assembler: Assembler) -> None:
@@ -61,10 +61,16 @@ class Reading:
         self.at_end.pop(partition, None)
         return offset < self.delivered[partition]
 
-    def went_back(self, partition: int) -> None:
+    def noted(self, partition: int, following: int, last_ms: int) -> None:
+        """Note a run of messages: the offset after the last one, and its timestamp. None of a partition below 0."""
+        if partition >= 0:
+            self.next[partition], self.last_ms[partition] = following, last_ms
+
+    def went_back(self, partition: int) -> int:
         """Note that messages come again: for a chunked one that was sought, or since the client was given the
-        partition anew between the messages of one fetch."""
-        self.delivered[partition] = self.furthest(partition)
+        partition anew between the messages of one fetch. Returns what is passed over: all below this offset."""
+        self.delivered[partition] = found = self.furthest(partition)
+        return found
 
     def feed(self, message: kafka.Consumed, headers: Headers) -> list[Whole | Poisoned]:
         """Take a chunk; returns what it ended."""

@@ -412,30 +412,33 @@ class _Session:
         assert self._out is not None
         batch: list[Message] = []
         reading = self._reading
-        following, last_ms = reading.next, reading.last_ms  # kept here as Reading.note does, without its calls
-        taken = size = skip = 0
+        taken = size = skip = upcoming = timestamp = 0
         current = -1  # messages come in runs of one partition, mostly with the same headers
         plain: RawHeaders = NO_HEADERS  # headers without a chunk
-        for message in messages:
+        for message in messages:  # what Reading.note does, without a call or an entry of a dict for each message
             error = message.error()
             if error is not None:
                 if is_end(error, self._stage.name):
                     reading.ended(message.partition())
+                    reading.noted(current, upcoming, timestamp)
                     current = -1
                 continue
             partition = message.partition()
             if partition != current:
-                if partition not in following:
+                reading.noted(current, upcoming, timestamp)
+                current = -1
+                if partition not in reading.next:
                     continue
                 current = partition
+                upcoming = reading.next[partition]
                 skip = reading.delivered.get(partition, 0)
                 reading.at_end.pop(partition, None)
             offset, value = message.offset(), message.value() or b""
-            if offset < following[partition]:
-                reading.went_back(partition)
-                skip = reading.delivered[partition]
-            timestamp = last_ms[partition] = message.timestamp()[1]
-            following[partition] = offset + 1
+            if offset < upcoming:
+                reading.noted(partition, upcoming, timestamp)
+                skip = reading.went_back(partition)
+            timestamp = message.timestamp()[1]
+            upcoming = offset + 1
             taken += 1
             size += len(value)
             headers = message.headers() or NO_HEADERS
@@ -449,6 +452,7 @@ class _Session:
                 continue
             if offset >= skip:
                 batch.append(Message(partition, offset, timestamp, message.key(), value, headers))
+        reading.noted(current, upcoming, timestamp)
         if not taken:
             return 0
         self._messages += taken

@@ -17,6 +17,7 @@ class Disk:
         self.folder = folder
         self.missing = ""
         self._filling = folder / "filling"
+        self._forbidden = folder.with_name(f"{folder.name}-forbidden")
 
     def __enter__(self) -> Self:
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -43,9 +44,20 @@ class Disk:
         self._filling.unlink(missing_ok=True)
 
     def forbid(self) -> None:
-        """Refuse every write, but let files be read."""
-        subprocess.run(["mount", "--bind", str(self.folder), str(self.folder)], check=True)
-        subprocess.run(["mount", "-o", "remount,bind,ro", str(self.folder)], check=True)
+        """Refuse every write, but let files be read.
+
+        The folder gets a copy of a mount that is read-only already: between a mount and its change to that, a file
+        could be opened for writing, and the change be refused.
+        """
+        self._forbidden.mkdir(exist_ok=True)
+        _mount("--bind", self.folder, self._forbidden)
+        _mount("-o", "remount,bind,ro", self._forbidden)
+        _mount("--bind", self._forbidden, self.folder)
 
     def allow(self) -> None:
-        subprocess.run(["umount", "--lazy", str(self.folder)], check=True)
+        for folder in (self.folder, self._forbidden):
+            subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+def _mount(*arguments: str | Path) -> None:
+    subprocess.run(["mount", *map(str, arguments)], check=True)
