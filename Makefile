@@ -94,7 +94,7 @@ check: $(VENV)/development ## ruff, mypy strict, import-linter, the dashboards; 
 	$(BIN)/python -m grafana.lint
 	@if command -v promtool >/dev/null; then set -ex; \
 		promtool check rules prometheus/rules/*.yml; \
-		promtool test rules prometheus/tests/*.yml; \
+		printf '%s\n' prometheus/tests/*.yml | xargs -P 2 -n 1 promtool test rules; \
 	else echo "promtool is not installed (Debian: prometheus): the alert rules were not checked"; fi
 	@if command -v amtool >/dev/null; then set -x; amtool check-config prometheus/alertmanager.yml; \
 	else echo "amtool is not installed (Debian: prometheus-alertmanager): the alerts' routes were not checked"; fi

@@ -212,10 +212,13 @@ class Catalog:
         """Have a BACKUP or RESTORE done; it may take longer than a query may. Raises StoreError where it fails."""
         (begun,) = self._engine.query(command, {})
         while True:
-            (found,) = self._engine.query(
+            known = self._engine.query(
                 "SELECT toString(status) AS status, error FROM system.backups WHERE id = {id:String}",
                 {"id": begun["id"]},
             )
+            if not known:
+                raise StoreError(f"{command[:60]} ...: the engine knows of it no more; was it restarted? Begin again")
+            (found,) = known
             if found["status"] in ("BACKUP_CREATED", "RESTORED"):
                 return
             if found["status"] not in ("CREATING_BACKUP", "RESTORING"):
