@@ -19,6 +19,9 @@ ARRAY: Final = "array"  # kept as its JSON text
 EMPTY: Final = "empty"  # an object without keys, likewise
 
 
+Reader = Callable[[Any], Any]  # a leaf's value, but never None, to the field's; raises values.Unreadable
+
+
 class Leaf(NamedTuple):
     """A value of an entry that is not an object with keys: where it lies and of which kind it is."""
 
@@ -165,7 +168,7 @@ class Filling(NamedTuple):
     """Which leaf of a shape fills a role, and how it is read."""
 
     leaf: int  # its position in the shape
-    read: Callable[[Any], Any]  # raises values.Unreadable; is never given None
+    read: Reader
     known: bool  # a value that cannot be read makes a dead letter; else the leaf is an attribute
 
 
@@ -235,8 +238,6 @@ def free_name(name: str, taken: Mapping[str, Any]) -> str:
         number += 1
     return f"{name}#{number}"
 
-
-Reader = Callable[[Any], Any]
 
 _READERS: Final[dict[str, dict[str, Callable[[str], Reader]]]] = {
     "timestamp": {TEXT: timestamps.of_text, NUMBER: timestamps.of_number},

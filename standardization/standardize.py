@@ -10,6 +10,7 @@ from shared.errors import Reason
 from shared.records import Record, Sample
 from shared.topics import NDJSON, series_key
 from standardization.cutting import fit
+from standardization.declared import NO_MAPPINGS, Mappings
 from standardization.formats.json import JsonEntries, NotJson
 from standardization.mapping import Arrival, unmapped
 from standardization.redaction import Redaction
@@ -51,10 +52,11 @@ class Standardizer:
         record_max_bytes: int,
         templates: TemplateMemory | None = None,
         redaction: Redaction | None = None,
+        mappings: Mappings = NO_MAPPINGS,
     ) -> None:
         self._parse_max_bytes = parse_max_bytes
         self._record_max_bytes = record_max_bytes
-        self._json = JsonEntries()
+        self._json = JsonEntries(mappings)
         self._texts = Texts(self._json, templates or TemplateMemory(), redaction)
         self._redaction = redaction
         self._encode: Final = msgspec.json.Encoder().encode
@@ -118,6 +120,14 @@ class Standardizer:
         """How many entries that are no JSON were read in which format, since this was last called."""
         counted, self._texts.counted = self._texts.counted, Counter()
         return counted
+
+    def use(self, mappings: Mappings) -> None:
+        """Read entries by these mappings from now on."""
+        self._json.use(mappings)
+
+    def mapped(self) -> tuple[Counter[str], Counter[str]]:
+        """How many records each mapping made, and how many values it dropped, since this was last called."""
+        return self._json.tally.taken()
 
     def unparsed(self, size: int, record_id: str, arrival: Arrival) -> tuple[bytes, bytes]:
         """Key and line of an entry over parse_max_bytes, of which only the size is known: its bytes are on disk."""
