@@ -71,7 +71,7 @@ class Choice:
             entries: Sequence[Any], record_ids: Sequence[str], arrivals: Sequence[Arrival]
         ) -> tuple[list[Record | Sample], list[int]]:
             chosen = [chosen_by[one] for one in key(entries, arrivals)]
-            first = chosen[0]
+            first = chosen[0] if chosen else _NONE
             if chosen.count(first) == len(chosen):
                 records, unreadable = self._mapper(first, attribute_of)(entries, record_ids, arrivals)
                 self._count(first, len(records))

@@ -73,6 +73,7 @@ class DeclaredMapping:
     resource: Mapping[str, Kept]
     attributes: Mapping[str, Kept]
     dropped: tuple[Path, ...]  # what lies there, and within
+    digest: str = ""  # of what it declares, so that a change without a new revision is seen
     template: bool = False  # the message of its records gets a template
 
     @property

@@ -1,5 +1,6 @@
 """Declarations of mappings: what their YAML may say (docs/mappings.md), and the mappings that it makes. Pure."""
 
+import hashlib
 import re
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Final, Literal
@@ -259,14 +260,14 @@ class _Fields(_Strict):
 
 
 class _When(_Strict):
-    values: Annotated[list[Constant], BeforeValidator(listed), Of(min_length=1, max_length=100)] | None = Of(
-        default=None, alias="is"
+    values: Annotated[list[Constant], BeforeValidator(listed), Of(min_length=1, max_length=100)] = Of(
+        default=[], alias="is"
     )
-    exists: bool | None = None
+    exists: bool = True
 
     @model_validator(mode="after")
     def _one_of_both(self) -> "_When":
-        if (self.values is None) is (self.exists is None):
+        if len(self.model_fields_set) != 1:
             raise ValueError("is a value, several in [], or exists: true or false")
         return self
 
@@ -338,9 +339,7 @@ def _made(declaration: Declaration[_File], number: int, one: _Mapping) -> Declar
             raise declaration.error(
                 f"{'.'.join(dropped)} is dropped, and used above; leave out one of the two", *place, "drop", at
             )
-    conditions = (
-        Condition(path, tuple(when.values or ()), when.exists is not False) for path, when in one.when.items()
-    )
+    conditions = (Condition(path, tuple(when.values), when.exists) for path, when in one.when.items())
     return DeclaredMapping(
         one.name,
         one.revision,
@@ -352,6 +351,7 @@ def _made(declaration: Declaration[_File], number: int, one: _Mapping) -> Declar
         resource,
         attributes,
         tuple(one.drop),
+        hashlib.sha256(one.model_dump_json().encode()).hexdigest()[:12],
         one.template,
     )
 

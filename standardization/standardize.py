@@ -43,6 +43,11 @@ def _series_key(names: tuple[str, str]) -> bytes:
     return series_key(*names)
 
 
+def _templating(mappings: Mappings) -> frozenset[str]:
+    """The labels of those whose records get a template."""
+    return frozenset(mapping.label for mapping in mappings if mapping.template)
+
+
 class Standardizer:
     """Standardizes entries, remembering the shapes it has seen. For one thread."""
 
@@ -57,6 +62,7 @@ class Standardizer:
         self._parse_max_bytes = parse_max_bytes
         self._record_max_bytes = record_max_bytes
         self._json = JsonEntries(mappings)
+        self._templating = _templating(mappings)
         self._texts = Texts(self._json, templates or TemplateMemory(), redaction)
         self._redaction = redaction
         self._encode: Final = msgspec.json.Encoder().encode
@@ -84,6 +90,8 @@ class Standardizer:
             ]
         else:
             found = self._readers[content_type](lines, record_ids, arrivals)
+        if self._templating:
+            self._texts.give_templates(found, arrivals, self._templating)
         records: list[tuple[bytes, bytes]] = []
         samples: list[tuple[bytes, bytes]] = []
         rejected: list[Rejected] = []
@@ -124,6 +132,7 @@ class Standardizer:
     def use(self, mappings: Mappings) -> None:
         """Read entries by these mappings from now on."""
         self._json.use(mappings)
+        self._templating = _templating(mappings)
 
     def mapped(self) -> tuple[Counter[str], Counter[str]]:
         """How many records each mapping made, and how many values it dropped, since this was last called."""
