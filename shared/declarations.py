@@ -88,6 +88,7 @@ class _Values:
         if not node.tag.startswith(_PLAIN_TAGS) or node.tag.removeprefix(_PLAIN_TAGS).startswith("python"):
             raise DeclarationError(self._file, line, f"no tags here; leave out {node.tag}")
         if isinstance(node, yaml.ScalarNode):
+            self._writable(node)
             return _scalar(node)
         if isinstance(node, yaml.SequenceNode):
             return [self.of(inner, (*place, number)) for number, inner in enumerate(node.value)]
@@ -96,11 +97,23 @@ class _Values:
             at = key.start_mark.line + 1
             if not isinstance(key, yaml.ScalarNode):
                 raise DeclarationError(self._file, at, "a key is one word or text")
+            self._writable(key)
             if key.value in found:
                 raise DeclarationError(self._file, at, f"the key {key.value!r} comes twice; write it once")
             self.lines[*place, key.value] = at
             found[key.value] = self.of(value, (*place, key.value))
         return found
+
+    def _writable(self, node: yaml.ScalarNode) -> None:
+        """An escape may make half a character, which nobody downstream could write."""
+        try:
+            node.value.encode()
+        except UnicodeEncodeError:
+            raise DeclarationError(
+                self._file,
+                node.start_mark.line + 1,
+                "half a character (\\uD800 to \\uDFFF); write the character itself",
+            ) from None
 
 
 def _scalar(node: yaml.ScalarNode) -> str | int | float | bool | None:

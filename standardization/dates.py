@@ -55,7 +55,8 @@ def of_format(format_: str, zone: str) -> Read:
         second = known.get("S") or "00"
         return f"{minute}:{second.zfill(2)}{fraction_of_digits(known.get('f') or '')}"
 
-    return read
+    # without a fraction many entries have the same time
+    return read if "f" in pattern.groupindex else Memo(read, 8192).__getitem__
 
 
 def in_zone(zone: str) -> Read:

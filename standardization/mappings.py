@@ -219,7 +219,7 @@ class _Outcome(_Field):
     def reader(self, role: str) -> Callable[[str], Reader]:
         usual = super().reader(role)
         ended = {_folded(word): (outcome.value, True) for word, outcome in self.words.items()}
-        return lambda kind: _worded(usual(kind), lambda text: ended.get(_folded(text)))
+        return _worded(usual, lambda text: ended.get(_folded(text))) if ended else usual
 
 
 class _Severity(_Field):
@@ -241,7 +241,7 @@ class _Severity(_Field):
                 return None
             return level, values.SEVERITY_NAMES[level - 1] if word.isdigit() else word
 
-        return lambda kind: _worded(usual(kind), severity)
+        return _worded(usual, severity) if levels else usual
 
 
 class _Fields(_Strict):
@@ -356,14 +356,19 @@ def _made(declaration: Declaration[_File], number: int, one: _Mapping) -> Declar
     )
 
 
-def _worded(usual: Reader, declared: Callable[[str], Any]) -> Reader:
-    """Reads what the declared words say; all else as usual."""
+def _worded(usual: Callable[[str], Reader], declared: Callable[[str], Any]) -> Callable[[str], Reader]:
+    """Readers, by a leaf's kind, of what the declared words say; all else as usual."""
 
-    def read_value(value: Any) -> Any:
-        found = declared(value if isinstance(value, str) else _number_word(value))
-        return usual(value) if found is None else found
+    def reader(kind: str) -> Reader:
+        read = usual(kind)
 
-    return read_value
+        def read_value(value: Any) -> Any:
+            found = declared(value if isinstance(value, str) else _number_word(value))
+            return read(value) if found is None else found
+
+        return values.Memo(read_value, 1024).__getitem__ if kind == TEXT else read_value
+
+    return reader
 
 
 def _number_word(value: Any) -> str:

@@ -382,6 +382,8 @@ def test_a_new_set_of_mappings_holds_from_the_next_call() -> None:
         (declared("attributes:\n  a: {value: 99999999999999999999}"), 7, "beyond 64 bit"),
         (declared("when:\n  a: {exists: yes}"), 7, "valid boolean"),
         ("version: 1\n# \x01\n", 2, "special characters"),
+        (declared('attributes:\n  a: {value: "\\ud800"}'), 7, "half a character"),
+        (declared('attributes:\n  "\\udc00": x'), 7, "half a character"),
     ],
 )
 def test_a_bad_declaration_is_refused_with_its_line(text: str, line: int, told: str) -> None:
