@@ -318,6 +318,9 @@ def test_entries_of_several_mappings_keep_their_order_within_a_batch() -> None:
     for _ in range(3):
         good, rejected = standardized(subject, lines, FROM_SHOP)
         found: list[Any] = [("bad", n) for n in range(40)]
+        assert [json.loads(line)["record_id"] for _, line in good] == [
+            f"0badcafe-3-17-{n}" for n, one in enumerate(expected) if one != ("bad", n)
+        ]
         for _, line in good:
             record = msgspec.json.decode(line, type=Record)
             found[int(record.record_id.rpartition("-")[2])] = record.duration_s
