@@ -96,6 +96,8 @@ def of_epoch(unit: str) -> Read:
 
 def _zone(name: str) -> tzinfo:
     """The zone of this name. Raises ValueError."""
+    if name == "UTC":
+        return UTC  # also where the machine has no zones
     try:
         return ZoneInfo(name)
     except (OSError, ValueError, KeyError):  # ZoneInfoNotFoundError is a KeyError

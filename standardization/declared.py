@@ -1,8 +1,8 @@
 """A declared mapping: for which entries it is, and which leaf of such an entry fills which field. Pure."""
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from typing import Any, Final
 
 from shared.records import Scalar
@@ -68,6 +68,7 @@ class DeclaredMapping:
     file: str
     line: int
     sources: tuple[str, ...]  # names, `*` and `?` as in file names; empty: of whatever source
+    wanted: re.Pattern[str] | None  # the same; None: of whatever source
     when: tuple[Condition, ...]  # all must hold
     fields: Mapping[str, Field]  # by role
     resource: Mapping[str, Kept]
@@ -87,9 +88,7 @@ class DeclaredMapping:
 
     def is_for(self, sources: Sequence[str | None]) -> bool:
         """Whether it is for an entry that has one of these sources."""
-        return not self.sources or any(
-            fnmatchcase(source, wanted) for source in sources if source is not None for wanted in self.sources
-        )
+        return self.wanted is None or any(source is not None and self.wanted.match(source) for source in sources)
 
     def drops(self, leaf: Leaf) -> bool:
         return any(_within(leaf.path, path) for path in self.dropped)

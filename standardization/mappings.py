@@ -1,5 +1,6 @@
 """Declarations of mappings: what their YAML may say (docs/mappings.md), and the mappings that it makes. Pure."""
 
+import fnmatch
 import hashlib
 import re
 from collections.abc import Callable, Mapping
@@ -275,7 +276,9 @@ class _When(_Strict):
 class _Mapping(_Strict):
     name: Name
     revision: Annotated[Name, BeforeValidator(_revision)]
-    sources: Annotated[list[Annotated[str, Of(min_length=1)]], BeforeValidator(listed)] = []
+    sources: Annotated[
+        list[Annotated[str, Of(min_length=1, max_length=1_024)]], BeforeValidator(listed), Of(max_length=1_000)
+    ] = []
     when: dict[Annotated[Path, BeforeValidator(_path)], Annotated[_When, BeforeValidator(_condition)]] = {}
     fields: _Fields = _Fields()
     resource: dict[Annotated[str, Of(min_length=1)], Annotated[_Kept, Short]] = {}
@@ -346,6 +349,7 @@ def _made(declaration: Declaration[_File], number: int, one: _Mapping) -> Declar
         declaration.file,
         declaration.line(*place),
         tuple(one.sources),
+        re.compile("|".join(map(fnmatch.translate, one.sources))) if one.sources else None,
         tuple(conditions),
         made,
         resource,

@@ -2,6 +2,7 @@
 
 import json
 import re
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -462,3 +463,13 @@ def test_every_field_and_every_key_of_a_mapping_is_on_the_page() -> None:
     for model in (mappings._Mapping, mappings._Fields, mappings._Time, mappings._Duration, mappings._Outcome):
         for name, field in model.model_fields.items():
             assert f"`{field.alias or name}`" in page
+
+
+def test_what_comes_by_otlp_gets_templates_by_the_mapping_that_the_page_shows() -> None:
+    shown = re.search(r"^    version: 1\n(?:    .*\n)+", PAGE.read_text(), re.MULTILINE)
+    assert shown is not None
+    subject = reading(textwrap.dedent(shown[0]))
+    entry = {"timestamp_unix_nano": 1773735300123456789, "severity_number": 9, "body": "user 7 logged in"}
+    record = record_of(subject, entry, ARRIVAL)
+    assert record.attributes["log_template"] == "user <*> logged in"
+    assert record_of(subject, {"message": "user 8 left"}, ARRIVAL).attributes["log_template"] == "user <*> left"
