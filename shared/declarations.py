@@ -60,7 +60,11 @@ def read(text: str, file: str, model: type[M]) -> Declaration[M]:
     try:
         return Declaration(model.model_validate(data), file, values.lines)
     except ValidationError as error:
-        first = min(error.errors(include_url=False), key=lambda found: line_at(values.lines, found["loc"]))
+        # what is missing may be there under a name that was misspelt: that is told before
+        first = min(
+            error.errors(include_url=False),
+            key=lambda found: (found["type"] == "missing", line_at(values.lines, found["loc"])),
+        )
         raise DeclarationError(file, line_at(values.lines, first["loc"]), _told(first)) from None
 
 

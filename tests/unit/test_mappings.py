@@ -361,6 +361,7 @@ def test_a_new_set_of_mappings_holds_from_the_next_call() -> None:
         ("version: 1\nmapings: []\n", 2, "there is no such key"),
         ("version: 1\nmappings:\n  - name: a b\n    revision: 1\n    sources: x\n", 3, "name: string should match"),
         ("version: 1\nmappings:\n  - name: a\n    sources: x\n", 3, "revision: is missing"),
+        ("version: 1\nmappings:\n  - name: a\n    revisoin: 1\n    sources: x\n", 4, "revisoin: there is no such key"),
         ("version: 1\nmappings:\n  - name: a\n    revision: 1\n", 3, "which entries it is for"),
         (declared("fields:\n  body: a..b"), 7, "'a..b' is no path"),
         (declared("fields:\n  body: [a, b.]"), 7, "'b.' is no path"),
