@@ -54,7 +54,8 @@ def read(text: str, file: str, model: type[M]) -> Declaration[M]:
         raise DeclarationError(file, mark.line + 1 if mark else 1, f"no YAML: {error.problem or error}") from None
     except (yaml.YAMLError, RecursionError) as error:
         line = text.count("\n", 0, getattr(error, "position", 0)) + 1
-        raise DeclarationError(file, line, f"no YAML: {getattr(error, 'reason', error)}") from None
+        reason = "nested too deeply" if isinstance(error, RecursionError) else getattr(error, "reason", error)
+        raise DeclarationError(file, line, f"no YAML: {reason}") from None
     values = _Values(file)
     data = {} if node is None else values.of(node, ())
     try:

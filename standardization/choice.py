@@ -7,12 +7,15 @@ from typing import Any, Final
 from shared.records import Record, Sample
 from standardization import fields
 from standardization.declared import DeclaredMapping, Mappings
-from standardization.fields import NUMBER, TEXT, Leaf, Path, assign, meaning
+from standardization.fields import NUMBER, TEXT, Leaf, Path, meaning
 from standardization.mapping import Arrival, BatchMapper, Plan
 from standardization.values import Memo, Unreadable
 
-_PLANS_KEPT: Final = 16  # of one shape
+# of one shape; an entry chooses by what it says, so it must not choose how much is kept
+_PLANS_KEPT: Final = 8
+_CHOICES_KEPT: Final = 256
 _NONE: Final = -1  # no mapping: known names
+_OTHER: Final = object()  # any value that no condition asks for
 
 
 class Tally:
@@ -44,19 +47,29 @@ class Choice:
         self._tally = tally
         at = {leaf.path: position for position, leaf in enumerate(leaves)}
         # of each candidate: the leaves that may name the entry's source, and those that its conditions are about
-        self._sources = [_source_leaves(leaves, at, mapping) for mapping in candidates]
+        usual = _source_leaves(leaves)
+        self._sources = [_named_by(mapping, leaves, at, usual) for mapping in candidates]
         self._conditions = [[(at[one.path], one) for one in mapping.when if one.values] for mapping in candidates]
-        wanted = {leaf for found in self._sources for leaf in found}
-        self._looked_at = sorted(wanted | {leaf for found in self._conditions for leaf, _ in found})
-        self._chosen: Memo[tuple[Any, ...], int] = Memo(self._choose, 4096)
+        named = {leaf for found in self._sources for leaf in found}
+        asked: dict[int, set[Any]] = {}
+        for found in self._conditions:
+            for leaf, condition in found:
+                asked.setdefault(leaf, set()).update(condition.values)
+        self._looked_at = sorted(named | asked.keys())
+        # of a leaf that only conditions are about, no more is looked at than which of their values it has
+        self._asked = {leaf: frozenset(values) for leaf, values in asked.items() if leaf not in named}
+        self._chosen: Memo[tuple[Any, ...], int] = Memo(self._choose, _CHOICES_KEPT)
         self._plans: dict[int, Plan] = {}
         self._mappers: dict[int, BatchMapper] = {}
-        self._drops = [sum(map(mapping.drops, leaves)) for mapping in candidates]
+        self._drops: dict[int, int] = {}  # by plan: how many values it drops
 
     def settle(self, values: list[Any], record_id: str, arrival: Arrival) -> Record:
         """The record of an entry, by its mapping. Raises Refused."""
-        seen = [values[position] for position in self._looked_at]
-        classes = [value.__class__ for value, number in zip(seen, self._numbers(), strict=True) if number]
+        seen = [
+            _OTHER if leaf in self._asked and values[leaf] not in self._asked[leaf] else values[leaf]
+            for leaf in self._looked_at
+        ]
+        classes = [values[leaf].__class__ for leaf in self._looked_at if self._leaves[leaf].kind == NUMBER]
         chosen = self._chosen[arrival.source, *seen, *classes]
         record = self._plan(chosen).settle(values, record_id, arrival)
         self._count(chosen, 1)
@@ -104,19 +117,21 @@ class Choice:
                 found[position] = record
         return [one for one in found if one is not None], [at for at, one in enumerate(found) if one is None]
 
-    def _numbers(self) -> list[bool]:
-        return [self._leaves[position].kind == NUMBER for position in self._looked_at]
-
     def _key(self, attribute_of: Sequence[str]) -> Callable[[Sequence[Any], Sequence[Arrival]], list[tuple[Any, ...]]]:
         """What the choice depends on, of each entry: written out, for it is done for every entry.
 
         With the class of a number: 1 and true are equal, and would have one place among what is remembered.
         """
-        values = [f"e.{attribute_of[position]}" for position in self._looked_at]
-        classes = [f"{value}.__class__" for value, number in zip(values, self._numbers(), strict=True) if number]
+        value_of = {leaf: f"e.{attribute_of[leaf]}" for leaf in self._looked_at}
+        values = [
+            f"({value} if {value} in asked[{leaf}] else other)" if leaf in self._asked else value
+            for leaf, value in value_of.items()
+        ]
+        classes = [f"{value}.__class__" for leaf, value in value_of.items() if self._leaves[leaf].kind == NUMBER]
         parts = ", ".join(["a.source", *values, *classes])
         code = f"lambda entries, arrivals: [({parts},) for e, a in zip(entries, arrivals)]"
-        made: Callable[[Sequence[Any], Sequence[Arrival]], list[tuple[Any, ...]]] = eval(code)  # noqa: S307 - ours
+        made: Callable[[Sequence[Any], Sequence[Arrival]], list[tuple[Any, ...]]]
+        made = eval(code, {"asked": self._asked, "other": _OTHER})  # noqa: S307 - the code is ours
         return made
 
     def _choose(self, key: tuple[Any, ...]) -> int:
@@ -146,11 +161,16 @@ class Choice:
     def _plan(self, chosen: int) -> Plan:
         plan = self._plans.get(chosen)
         if plan is None:
-            if len(self._plans) >= _PLANS_KEPT:  # an entry may choose, so it must not choose how much is kept
+            if len(self._plans) >= _PLANS_KEPT:
                 self._plans.clear()
                 self._mappers.clear()
-            rule = assign if chosen == _NONE else self._candidates[chosen].assign
-            plan = self._plans[chosen] = Plan(self._leaves, assign=rule)
+            if chosen == _NONE:
+                plan = Plan(self._leaves)
+            else:
+                mapping = self._candidates[chosen]
+                plan = Plan(self._leaves, assign=mapping.assign)
+                self._drops[chosen] = sum(map(mapping.drops, self._leaves))
+            self._plans[chosen] = plan
         return plan
 
     def _mapper(self, chosen: int, attribute_of: Sequence[str]) -> BatchMapper:
@@ -168,14 +188,20 @@ class Choice:
                 self._tally.dropped[name] += records * self._drops[chosen]
 
 
-def _source_leaves(leaves: Sequence[Leaf], at: Mapping[Path, int], mapping: DeclaredMapping) -> list[int]:
-    """The leaves that may name the entry's source, the best first: where the mapping says, else by known names."""
+def _named_by(
+    mapping: DeclaredMapping, leaves: Sequence[Leaf], at: Mapping[Path, int], usual: Sequence[int]
+) -> Sequence[int]:
+    """The leaves that may name the source of a mapping's entries, the best first: where it says, else the usual."""
     if not mapping.sources:
-        return []
+        return ()
     service = mapping.fields.get("service_name")
-    if service is not None and service.paths:
-        named = [at[path] for path in service.paths if path in at]
-        return [leaf for leaf in named if leaves[leaf].kind in (TEXT, NUMBER)]
+    if service is None or not service.paths:
+        return usual
+    return [at[path] for path in service.paths if path in at and leaves[at[path]].kind in (TEXT, NUMBER)]
+
+
+def _source_leaves(leaves: Sequence[Leaf]) -> list[int]:
+    """The leaves that may name the entry's source by their names, the best first."""
     found = []
     for position, leaf in enumerate(leaves):
         name = meaning(leaf.path) if leaf.kind in (TEXT, NUMBER) else None
