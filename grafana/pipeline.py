@@ -164,7 +164,7 @@ def _large(alerts: Alerts) -> list[Panel]:
     ]
 
 
-def _refused() -> list[Panel]:
+def _refused(alerts: Alerts) -> list[Panel]:
     return [
         Graph(
             id=6,
@@ -176,7 +176,21 @@ def _refused() -> list[Panel]:
             ],
             style="bars",
             empty="none",
-            width=12,
+            width=8,
+        ),
+        Graph(
+            id=12,
+            title="Declared mappings",
+            about="Records by the declared mapping that made them, and whether MAPPINGS_DIR holds what was refused: then "
+            "the mappings of before stay. GET /standardization/mappings tells which, and why.",
+            unit="short",
+            queries=[
+                Query("sum by (mapping) (increase(sluice_mapped_records_total[$__rate_interval])) > 0", "{{mapping}}"),
+                Query("max(sluice_mappings_refused)", "refused"),
+            ],
+            limits=alerts.thresholds("SluiceMappingsRefused"),
+            empty="none",
+            width=8,
         ),
         Graph(
             id=34,
@@ -186,7 +200,7 @@ def _refused() -> list[Panel]:
             unit="short",
             queries=[Query("sum(increase(sluice_push_attempts_dropped_total[$__rate_interval]))", "messages")],
             style="bars",
-            width=12,
+            width=8,
         ),
     ]
 
@@ -244,7 +258,7 @@ def build(alerts: Alerts) -> dashboard.Dashboard:
         Row("Does it move?", _moving(alerts)),
         Row("Is it delivered exactly once?", _delivery()),
         Row("Do large entries get through?", _large(alerts)),
-        Row("What is refused?", _refused()),
+        Row("What is refused?", _refused(alerts)),
         Row("How are the broker and its clients?", _clients(alerts)),
     ]
     links = [("Overview", "/d/sluice-overview"), ("Sources", "/d/sluice-sources"), ("GPU fleet", "/d/sluice-gpus")]

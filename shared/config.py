@@ -112,6 +112,9 @@ class Settings(BaseSettings):
     redact_file: str = Field(
         default="", description="A file of further patterns to redact, `name = pattern` a line (RE2); empty: none."
     )
+    mappings_dir: str = Field(
+        default="", description="Folder of declared mappings (YAML), read again when it changes; empty: none."
+    )
     unknown_chunk_version: Literal["dead-letter", "stop"] = Field(
         default="dead-letter", description="What a chunk of an unknown major version does: a dead letter, or a stop."
     )

@@ -11,6 +11,15 @@ class ConfigurationError(SluiceError):
     """A setting or a folder is not usable; stops start-up."""
 
 
+class DeclarationError(ConfigurationError):
+    """A file that people write is not usable: which, at which line, and what to do."""
+
+    def __init__(self, file: str, line: int, message: str) -> None:
+        super().__init__(f"{file}, line {line}: {message}")
+        self.file = file
+        self.line = line
+
+
 class StoreError(SluiceError):
     """The analytics store refused or failed; the sink retries, the API answers 503."""
 

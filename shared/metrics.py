@@ -60,6 +60,14 @@ PUSHES_DEDUPLICATED = _counter(
 TEXT_ENTRIES = _counter(
     "sluice_text_entries_total", "Entries that are not JSON, by the format they were read in.", "format"
 )
+MAPPINGS_LOADED = _gauge("sluice_mappings_loaded", "Declared mappings that are active.")
+MAPPINGS_REFUSED = _gauge(
+    "sluice_mappings_refused", "1 while MAPPINGS_DIR holds what was refused, and the mappings before it stay."
+)
+MAPPED_RECORDS = _counter("sluice_mapped_records_total", "Records made by a declared mapping.", "mapping")
+MAPPED_VALUES_DROPPED = _counter(
+    "sluice_mapped_values_dropped_total", "Values left out of records, for a declared mapping drops them.", "mapping"
+)
 REDACTIONS = _counter("sluice_redactions_total", "Values taken out of records before they were written.", "rule")
 PUSH_REQUESTS = _gauge("sluice_push_requests_in_flight", "Pushes that ingestion is receiving or writing.")
 PUSH_BYTES = _gauge("sluice_push_bytes_in_flight", "Bytes of OTLP, Loki and _bulk bodies in ingestion's memory.")

@@ -1,4 +1,4 @@
-"""What standardization answers: the templates of free text that this process knows."""
+"""What standardization answers: the templates of free text that this process knows, and the mappings it reads by."""
 
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -7,11 +7,15 @@ from typing import Annotated
 from fastapi import APIRouter, Query
 from pydantic import BaseModel, Field
 
+from shared import metrics
 from shared.paging import Listing, Page, after, cursor_of
 from shared.records import timestamp_of
+from standardization.declared import DeclaredMapping
+from standardization.mappings_folder import Active, Refusal
 from standardization.templates import Tally, Template, TemplateMemory
 
 _KIND = "templates"
+_MAPPINGS = "mappings"
 _NEW = timedelta(hours=1)
 
 
@@ -44,6 +48,77 @@ class TemplateQuery(Page):
     contains: str | None = Field(None, max_length=200, description="Only those whose text contains this, in any case.")
 
 
+class ShownMapping(BaseModel):
+    """An active mapping, and what it has done since this process started."""
+
+    name: str
+    revision: str
+    digest: str = Field(description="Of what it declares: another digest is another mapping, whatever its revision.")
+    file: str
+    line: int = Field(description="Where it begins in the file.")
+    sources: list[str] = Field(description="Whose entries it is for; empty: whoever's.")
+    when: list[str] = Field(description="The paths that it has conditions on.")
+    fields: list[str] = Field(description="The fields of the record that it fills.")
+    template: bool = Field(description="Whether the messages of its records get a template.")
+    records: int = Field(description="Records that it made.")
+    values_dropped: int = Field(description="Values that it left out of them.")
+
+
+class ShownRefusal(BaseModel):
+    """Why what lies in the folder is not what is active."""
+
+    detail: str = Field(description="What was wrong, where, and what to do.")
+    file: str | None
+    line: int | None
+    since: datetime
+
+
+class MappingPage(Listing):
+    """The active mappings, in the order in which they are tried."""
+
+    loaded_at: datetime | None = Field(description="When this set was taken; null: there is no MAPPINGS_DIR.")
+    refused: ShownRefusal | None = Field(description="Why the folder's newer contents are not active; null: they are.")
+    mappings: list[ShownMapping]
+
+
+def mappings(active: Active, page: Page) -> MappingPage:
+    """A page of the active mappings."""
+    begin = max(0, after(_MAPPINGS, page.cursor, int)[0]) if page.cursor is not None else 0
+    end = begin + page.limit
+    return MappingPage(
+        total=len(active.mappings),
+        next_cursor=cursor_of(_MAPPINGS, end) if end < len(active.mappings) else None,
+        loaded_at=None if active.loaded_at is None else datetime.fromtimestamp(active.loaded_at, UTC),
+        refused=None if active.refusal is None else _refused(active.refusal),
+        mappings=[_mapping(one) for one in active.mappings[begin:end]],
+    )
+
+
+def _refused(refusal: Refusal) -> ShownRefusal:
+    since = datetime.fromtimestamp(refusal.since, UTC)
+    return ShownRefusal(detail=refusal.detail, file=refusal.file, line=refusal.line, since=since)
+
+
+def _mapping(one: DeclaredMapping) -> ShownMapping:
+    records, dropped = (
+        metrics.REGISTRY.get_sample_value(name, {"mapping": one.name}) or 0
+        for name in ("sluice_mapped_records_total", "sluice_mapped_values_dropped_total")
+    )
+    return ShownMapping(
+        name=one.name,
+        revision=one.revision,
+        digest=one.digest,
+        file=one.file,
+        line=one.line,
+        sources=list(one.sources),
+        when=[".".join(condition.path) for condition in one.when],
+        fields=list(one.fields),
+        template=one.template,
+        records=int(records),
+        values_dropped=int(dropped),
+    )
+
+
 def templates(memory: TemplateMemory, query: TemplateQuery, now: datetime) -> TemplatePage:
     """A page of the templates of this process's partitions; equal texts of several partitions are one."""
     shown = _shown(memory.listed(), now)
@@ -63,7 +138,11 @@ def templates(memory: TemplateMemory, query: TemplateQuery, now: datetime) -> Te
     return TemplatePage(total=total, new_last_hour=new, templates=page, next_cursor=more)
 
 
-def router(memory: TemplateMemory, clock: Callable[[], datetime] = lambda: datetime.now(UTC)) -> APIRouter:
+def router(
+    memory: TemplateMemory,
+    clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+    active: Callable[[], Active] = Active,
+) -> APIRouter:
     """The routes, on what this process knows."""
     routes = APIRouter(prefix="/standardization", tags=["standardization"])
 
@@ -71,6 +150,11 @@ def router(memory: TemplateMemory, clock: Callable[[], datetime] = lambda: datet
     def list_templates(query: Annotated[TemplateQuery, Query()]) -> TemplatePage:
         """The templates of free text in the partitions that this process holds: of several copies, each has its own."""
         return templates(memory, query, clock())
+
+    @routes.get("/mappings")
+    def list_mappings(page: Annotated[Page, Query()]) -> MappingPage:
+        """The declared mappings that this process reads by, what they have done, and why newer ones were refused."""
+        return mappings(active(), page)
 
     return routes
 

@@ -5,9 +5,10 @@ Names are compared without case, separators and brackets, so `durationSeconds`, 
 """
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
+from shared.records import Scalar
 from standardization import timestamps, values
 
 Path = tuple[str, ...]  # keys from the entry's top to a leaf
@@ -16,6 +17,9 @@ TEXT: Final = "text"
 NUMBER: Final = "number"  # a number, true, false or null
 ARRAY: Final = "array"  # kept as its JSON text
 EMPTY: Final = "empty"  # an object without keys, likewise
+
+
+Reader = Callable[[Any], Any]  # a leaf's value, but never None, to the field's; raises values.Unreadable
 
 
 class Leaf(NamedTuple):
@@ -160,14 +164,26 @@ def resource_name(leaf: Leaf) -> str | None:
     return _RESOURCE_NAMES.get(folded(leaf.name)) if len(leaf.path) == 1 else None
 
 
-class Assignment(NamedTuple):
-    """Where each leaf of a shape goes, as positions in the shape."""
+class Filling(NamedTuple):
+    """Which leaf of a shape fills a role, and how it is read."""
 
-    roles: tuple[int | None, ...]  # per role, the leaf that fills it
-    names: tuple[Name | None, ...]  # per role, how that leaf's name is read
-    contested: frozenset[int]  # roles for which there is another leaf, should this one turn out blank
-    resource: tuple[tuple[str, int], ...]  # (name, leaf)
-    attributes: tuple[tuple[str, int], ...]
+    leaf: int  # its position in the shape
+    read: Reader
+    known: bool  # a value that cannot be read makes a dead letter; else the leaf is an attribute
+
+
+class Assignment(NamedTuple):
+    """Where each leaf of a shape goes, as positions in the shape; the last five are a declared mapping's alone."""
+
+    roles: dict[str, Filling]  # in the order of ROLES
+    contested: frozenset[str]  # roles for which there is another leaf, should this one turn out blank
+    resource: dict[str, int]  # leaves by name
+    attributes: dict[str, int]
+    by: str = ""  # the mapping, as records and refusals show it
+    defaults: Mapping[str, Any] = {}  # what a role is where no leaf gives it a value, as a reader would have it
+    required: Mapping[str, str] = {}  # roles without which there is no record, each with where it was looked for
+    resource_constants: Mapping[str, Scalar] = {}
+    attribute_constants: Mapping[str, Scalar] = {}
 
 
 def assign(leaves: Sequence[Leaf], struck: frozenset[int] = frozenset()) -> Assignment:
@@ -176,32 +192,44 @@ def assign(leaves: Sequence[Leaf], struck: frozenset[int] = frozenset()) -> Assi
     Among leaves of one rank the one nearer to the top wins, then the first by name; a loser keeps its own name in
     attributes. Two leaves of one name (a key "a.b" beside b in a) are both kept, the second as "a.b#2".
     """
-    candidates: dict[str, list[tuple[int, int, int, Name]]] = {role: [] for role in ROLES}
-    for position, leaf in enumerate(leaves):
-        name = meaning(leaf.path) if position not in struck and leaf.kind != EMPTY else None
-        if name is not None:
-            candidates[name.role].append((name.rank, len(leaf.path), position, name))
-    best = [min(candidates[role], default=None) for role in ROLES]
-    taken = {found[2] for found in best if found is not None}
+    roles, contested = by_known_names(leaves, [leaf for leaf in range(len(leaves)) if leaf not in struck])
+    taken = {filling.leaf for filling in roles.values()}
     resource: dict[str, int] = {}
     attributes: dict[str, int] = {}
-    for position, leaf in enumerate(leaves):
-        if position not in taken:
-            name_there = resource_name(leaf)
-            if name_there is not None and name_there not in resource:
-                resource[name_there] = position
-            else:
-                attributes[free_name(leaf.name, attributes)] = position
-    return Assignment(
-        roles=tuple(None if found is None else found[2] for found in best),
-        names=tuple(None if found is None else found[3] for found in best),
-        contested=frozenset(slot for slot, role in enumerate(ROLES) if len(candidates[role]) > 1),
-        resource=tuple(resource.items()),
-        attributes=tuple(attributes.items()),
-    )
+    keep(leaves, [leaf for leaf in range(len(leaves)) if leaf not in taken], resource, attributes)
+    return Assignment(roles, contested, resource, attributes)
 
 
-def free_name(name: str, taken: dict[str, Any]) -> str:
+def by_known_names(
+    leaves: Sequence[Leaf], eligible: Sequence[int], roles: Sequence[str] = ROLES
+) -> tuple[dict[str, Filling], frozenset[str]]:
+    """What fills these roles by the names of the eligible leaves, and for which of them there are several."""
+    candidates: dict[str, list[tuple[int, int, int, Name]]] = {role: [] for role in roles}
+    for position in eligible:
+        leaf = leaves[position]
+        name = meaning(leaf.path) if leaf.kind != EMPTY else None
+        if name is not None and name.role in candidates:
+            candidates[name.role].append((name.rank, len(leaf.path), position, name))
+    best = {role: min(found) for role, found in candidates.items() if found}
+    fillings = {
+        role: Filling(position, reader(name, leaves[position].kind), name.known)
+        for role, (_, _, position, name) in best.items()
+    }
+    return fillings, frozenset(role for role, found in candidates.items() if len(found) > 1)
+
+
+def keep(leaves: Sequence[Leaf], others: Sequence[int], resource: dict[str, int], attributes: dict[str, int]) -> None:
+    """Put the leaves that fill nothing under their own names, beside those that are there."""
+    for position in others:
+        leaf = leaves[position]
+        name_there = resource_name(leaf)
+        if name_there is not None and name_there not in resource:
+            resource[name_there] = position
+        else:
+            attributes[free_name(leaf.name, attributes)] = position
+
+
+def free_name(name: str, taken: Mapping[str, Any]) -> str:
     """The name, or with the lowest "#n" after it that makes it free."""
     if name not in taken:
         return name
@@ -210,8 +238,6 @@ def free_name(name: str, taken: dict[str, Any]) -> str:
         number += 1
     return f"{name}#{number}"
 
-
-Reader = Callable[[Any], Any]
 
 _READERS: Final[dict[str, dict[str, Callable[[str], Reader]]]] = {
     "timestamp": {TEXT: timestamps.of_text, NUMBER: timestamps.of_number},

@@ -1,6 +1,7 @@
 """Standardization, wired.
 
 raw-logs > [stage loop: frames > entries > records] > standardized-logs, dead-letters
+                                    ^ mappings: a folder that is watched
 """
 
 from pathlib import Path
@@ -15,6 +16,7 @@ from shared.stage import Stage
 from shared.survey import Survey
 from shared.topics import DEAD_LETTERS, RAW_LOGS, STANDARDIZATION_STATE, STANDARDIZED_LOGS
 from standardization import api, preview
+from standardization.mappings_folder import MappingsFolder
 from standardization.redaction import Redaction, Rule, custom_rules, groups_of, names
 from standardization.texts import FORMATS
 from standardization.transform import STAGE, Standardization
@@ -32,7 +34,11 @@ def build(settings: Settings) -> Service:
     for form in FORMATS:
         metrics.TEXT_ENTRIES.labels(form)
     standardization = Standardization(settings, _redaction(settings))
-    routers = [api.router(standardization.templates), preview.router(settings, _redaction(settings))]
+    mappings = MappingsFolder(settings.mappings_dir, standardization.use)
+    routers = [
+        api.router(standardization.templates, active=lambda: mappings.active),
+        preview.router(settings, _redaction(settings), active=lambda: mappings.active.mappings),
+    ]
     watch = kafka.Watch(settings, NAME)
     survey = Survey(settings, NAME, lambda: watch.reachable)
     stage = Stage(
@@ -45,8 +51,14 @@ def build(settings: Settings) -> Service:
         instance_id=instance.id,
         spool=spool,
     )
-    parts: list[Part] = [watch, Loop(survey.name, survey.run, list), Loop(STAGE, stage.run, stage.problems)]
-    return Service(NAME, settings, settings.standardization_port, parts, routers, __doc__ or "")
+    parts: list[Part] = [
+        watch,
+        Loop(survey.name, survey.run, list),
+        Loop("mappings", mappings.watch, list),
+        Loop(STAGE, stage.run, stage.problems),
+    ]
+    port = settings.standardization_port
+    return Service(NAME, settings, port, parts, routers, __doc__ or "", remarks=mappings.remarks)
 
 
 def _redaction(settings: Settings) -> Redaction | None:

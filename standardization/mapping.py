@@ -9,13 +9,13 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from operator import itemgetter
 from textwrap import indent
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import msgspec
 
 from shared.errors import Reason
 from shared.records import Outcome, Record, Sample
-from standardization.fields import NUMBER, ROLES, Leaf, assign, free_name, reader
+from standardization.fields import NUMBER, ROLES, Assignment, Leaf, assign, free_name
 from standardization.refused import Refused, cut
 from standardization.values import Unreadable
 
@@ -74,23 +74,26 @@ Mapper = Callable[[Any, str, Arrival], Record]
 BatchMapper = Callable[[Sequence[Any], Sequence[str], Sequence[Arrival]], tuple[list[Record | Sample], list[int]]]
 
 
+# leaves, those that fill no field: where each goes
+Assign = Callable[[Sequence[Leaf], frozenset[int]], Assignment]
+
+
 class Plan:
     """What becomes of each leaf of one shape; `struck` leaves fill no field."""
 
-    def __init__(self, leaves: tuple[Leaf, ...], struck: frozenset[int] = frozenset()) -> None:
+    def __init__(self, leaves: tuple[Leaf, ...], struck: frozenset[int] = frozenset(), assign: Assign = assign) -> None:
         where = assign(leaves, struck)
         self._leaves = leaves
         self._struck = struck
+        self._assign = assign
+        self._where = where
         self._without: dict[int, Plan] = {}
-        self._filled = {role: leaf for role, leaf in zip(ROLES, where.roles, strict=True) if leaf is not None}
-        self._names = {role: name for role, name in zip(ROLES, where.names, strict=True) if name is not None}
-        self._contested = frozenset(ROLES[slot] for slot in where.contested)
-        self._readers = {role: reader(self._names[role], leaves[leaf].kind) for role, leaf in self._filled.items()}
-        self._resource = dict(where.resource)
-        self._attributes = dict(where.attributes)
+        self._filled = {role: filling.leaf for role, filling in where.roles.items()}
+        self._rules = _Rules(where.contested, frozenset(where.defaults), frozenset(where.required))
         outcome = self._filled.get("outcome")
-        self._outcome_name = "" if outcome is None else free_name(leaves[outcome].name, self._attributes)
-        shared_code = _shared_code(tuple(self._filled), self._contested)
+        named = {**where.attributes, **where.attribute_constants}
+        self._outcome_name = "" if outcome is None else free_name(leaves[outcome].name, named)
+        shared_code = _shared_code(tuple(self._filled), self._rules)
         self._map: Mapper = self._bound(shared_code)
         self._pick = itemgetter(*self._filled.values(), -1, -1)  # always a tuple
 
@@ -112,10 +115,16 @@ class Plan:
         expressions = {role: f"e.{attribute_of[leaf]}" for role, leaf in self._filled.items()}
         nullable = {role for role, leaf in self._filled.items() if self._leaves[leaf].kind == NUMBER}
         resource, attributes = (
-            "{" + ", ".join(f"{name!r}: e.{attribute_of[leaf]}" for name, leaf in found.items()) + "}"
-            for found in (self._resource, self._attributes)
-        )
-        body = _body(expressions, nullable, self._contested, resource, attributes)
+            "{" + ", ".join([
+                *(f"{name!r}: e.{attribute_of[leaf]}" for name, leaf in found.items()),
+                *(f"{name!r}: {value!r}" for name, value in constants.items()),
+            ]) + "}"
+            for found, constants in (
+                (self._where.resource, self._where.resource_constants),
+                (self._where.attributes, self._where.attribute_constants),
+            )
+        )  # fmt: skip
+        body = _body(expressions, nullable, self._rules, resource, attributes)
         mapper: BatchMapper = self._bound(compile(_BATCH.format(body=indent(body, 12 * " ")), "<plan>", "exec"))
         return mapper
 
@@ -129,38 +138,59 @@ class Plan:
             "Unreadable": Unreadable,
             "free_name": free_name,
             "outcome_name": self._outcome_name,
-            **{f"read_{role}": read for role, read in self._readers.items()},
+            **{f"read_{role}": filling.read for role, filling in self._where.roles.items()},
+            **{f"default_{role}": value for role, value in self._where.defaults.items()},
         }
         exec(code, names)  # noqa: S102 - the code is ours; of the entry it holds only quoted names
         return names["mapped"]
 
     def _shared_entry(self, values: list[Any]) -> tuple[Any, ...]:
+        where = self._where
         *filled, _, _ = self._pick([*values, None])
-        resource = {name: values[leaf] for name, leaf in self._resource.items()}
-        attributes = {name: values[leaf] for name, leaf in self._attributes.items()}
-        return (*filled, resource, attributes)
+        resource = {name: values[leaf] for name, leaf in where.resource.items()}
+        attributes = {name: values[leaf] for name, leaf in where.attributes.items()}
+        return (*filled, {**resource, **where.resource_constants}, {**attributes, **where.attribute_constants})
 
     def _after(self, values: list[Any]) -> "Plan":
         """The plan for an entry that this one could not read: without the leaf that was at fault."""
-        for role, leaf in self._filled.items():
+        where = self._where
+        for role, (leaf, read, known) in where.roles.items():
             try:
-                found = None if values[leaf] is None else self._readers[role](values[leaf])
-                at_fault = role in self._contested and (found is None or (role == "outcome" and found[0] == UNKNOWN))
+                found = None if values[leaf] is None else read(values[leaf])
             except Unreadable as error:
-                if self._names[role].known:
-                    raise _invalid(self._leaves[leaf], values[leaf], str(error)) from None
+                if known:
+                    raise self._invalid(leaf, values[leaf], str(error)) from None
                 at_fault = True
+            else:
+                at_fault = role in where.contested and (found is None or (role == "outcome" and found[0] == UNKNOWN))
+                if found is None and not at_fault and role in where.required:
+                    raise self._missing(role)
             if at_fault:
-                plan = self._without.get(leaf) or Plan(self._leaves, self._struck | {leaf})
+                plan = self._without.get(leaf) or Plan(self._leaves, self._struck | {leaf}, self._assign)
                 if len(self._struck) < _KEPT_DEEP and len(self._without) < _KEPT_WIDE:
                     self._without[leaf] = plan
                 return plan
+        for role in where.required:
+            if role not in where.roles:
+                raise self._missing(role)
         raise AssertionError("a plan that could not read its leaves must have one at fault")
 
+    def _invalid(self, leaf: int, value: Any, accepted: str) -> Refused:
+        shown = repr(value[:_SHOWN] if isinstance(value, str) else value)
+        text = f"{cut(self._leaves[leaf].name, _SHOWN)} is {cut(shown, _SHOWN)}; accepted: {accepted}"
+        return Refused(Reason.INVALID_FIELD, f"mapping {self._where.by}: {text}" if self._where.by else text)
 
-def _invalid(leaf: Leaf, value: Any, accepted: str) -> Refused:
-    shown = repr(value[:_SHOWN] if isinstance(value, str) else value)
-    return Refused(Reason.INVALID_FIELD, f"{cut(leaf.name, _SHOWN)} is {cut(shown, _SHOWN)}; accepted: {accepted}")
+    def _missing(self, role: str) -> Refused:
+        looked = self._where.required[role]
+        return Refused(Reason.INVALID_FIELD, f"mapping {self._where.by}: {role} is required, and {looked} has no value")
+
+
+class _Rules(NamedTuple):
+    """What the code of a plan depends on beside which roles are filled."""
+
+    contested: frozenset[str]
+    defaults: frozenset[str]
+    required: frozenset[str]
 
 
 _ONE: Final = """
@@ -190,30 +220,36 @@ def mapped(entries, record_ids, arrivals):
 
 
 @lru_cache(maxsize=1024)
-def _shared_code(filled: tuple[str, ...], contested: frozenset[str]) -> Any:
+def _shared_code(filled: tuple[str, ...], rules: _Rules) -> Any:
     """The code for all shapes with these roles filled: the entry is a tuple of their values, resource, attributes."""
-    body = _body({role: f"e[{slot}]" for slot, role in enumerate(filled)}, set(filled), contested, "e[-2]", "e[-1]")
+    body = _body({role: f"e[{slot}]" for slot, role in enumerate(filled)}, set(filled), rules, "e[-2]", "e[-1]")
     return compile(_ONE.format(body=indent(body, 4 * " ")), "<plan>", "exec")
 
 
-def _body(
-    expressions: Mapping[str, str], nullable: set[str], contested: frozenset[str], resource: str, attributes: str
-) -> str:
+def _body(expressions: Mapping[str, str], nullable: set[str], rules: _Rules, resource: str, attributes: str) -> str:
     """The statements that make `record` of entry `e`, whose fields are found by these expressions.
 
     What no entry of the shape has is written as a constant, and what does not depend on the entry is not looked at.
     """
     lines = [f"resource = {resource}", f"attributes = {attributes}"]
-    for role in expressions:
-        expression = expressions[role]
-        if role in nullable:
-            lines.append(f"{role} = None if (value := {expression}) is None else read_{role}(value)")
-        else:
-            lines.append(f"{role} = {expression}" if role == "body" else f"{role} = read_{role}({expression})")
-        if role in contested:
-            unknown = " or outcome[0] == UNKNOWN" if role == "outcome" else ""
-            lines += [f"if {role} is None{unknown}:", "    raise Unreadable"]
-    if "service_name" in expressions:
+    for role in ROLES:
+        if role in expressions:
+            expression = expressions[role]
+            if role in nullable:
+                lines.append(f"{role} = None if (value := {expression}) is None else read_{role}(value)")
+            else:
+                lines.append(f"{role} = {expression}" if role == "body" else f"{role} = read_{role}({expression})")
+            if role in rules.contested or role in rules.required:
+                unknown = " or outcome[0] == UNKNOWN" if role == "outcome" and role in rules.contested else ""
+                lines += [f"if {role} is None{unknown}:", "    raise Unreadable"]
+            elif role in rules.defaults:
+                lines += [f"if {role} is None:", f"    {role} = default_{role}"]
+        elif role in rules.required:
+            lines.append("raise Unreadable")
+        elif role in rules.defaults:
+            lines.append(f"{role} = default_{role}")
+    filled = expressions.keys() | rules.defaults
+    if "service_name" in filled:
         lines += [
             "if service_name is None:",
             "    service_name = declared or UNKNOWN",
@@ -222,24 +258,19 @@ def _body(
         ]
     else:
         lines.append("service_name = declared or UNKNOWN")
-    if "outcome" in expressions:
-        lines += [
-            "if outcome is None:",
-            "    outcome = UNKNOWN",
-            "else:",
-            "    outcome, stays = outcome",
-            "    if stays:",
-            f"        attributes[outcome_name] = {expressions['outcome']}",
-        ]
+    if "outcome" in filled:
+        lines += ["if outcome is None:", "    outcome = UNKNOWN", "else:", "    outcome, stays = outcome"]
+        if "outcome" in expressions:
+            lines += ["    if stays:", f"        attributes[outcome_name] = {expressions['outcome']}"]
     else:
         lines.append("outcome = UNKNOWN")
-    severities = [role for role in ("severity", "severity_number") if role in expressions]
+    severities = [role for role in ("severity", "severity_number") if role in filled]
     lines.append(f"level, text = {' or '.join([*severities, 'SEVERITY_OF_OUTCOME[outcome]'])}")
     if "severity_number" in severities:
         lines += ["if severity_number is not None:", "    level = severity_number[0]"]
-    fields = {role: role if role in expressions else "None" for role in ROLES}
-    timestamp = "timestamp or observed" if "timestamp" in expressions else "observed"
-    event_name = "event_name or UNKNOWN" if "event_name" in expressions else "UNKNOWN"
+    fields = {role: role if role in filled else "None" for role in ROLES}
+    timestamp = "timestamp or observed" if "timestamp" in filled else "observed"
+    event_name = "event_name or UNKNOWN" if "event_name" in filled else "UNKNOWN"
     lines += [
         "record = Record(",
         f"    record_id, {timestamp}, observed, service_name, {event_name}, outcome, run_id, origin, level, text,",

@@ -6,20 +6,37 @@ from typing import Annotated, Any, Final
 
 import msgspec
 from fastapi import APIRouter, Header, Query, Request
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.concurrency import run_in_threadpool
 
 from shared.config import Settings
+from shared.errors import DeclarationError
 from shared.frames import entries
 from shared.records import timestamp_of
 from shared.service import Problem, ProblemError
+from standardization.declared import Mappings
 from standardization.mapping import Arrival
+from standardization.mappings import read_mappings
 from standardization.redaction import Redaction
 from standardization.standardize import Standardizer
 
 MAX_BYTES: Final = 1024 * 1024
 _BYTES: Final = {"type": "string", "format": "binary"}
+TRIAL: Final = "application/vnd.sluice.preview+json"
 RECORD_ID: Final = "00000000-0-0-0"  # of an entry that lies nowhere
+
+
+class Trial(BaseModel):
+    """An entry, and a mapping to read it by."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    entry: str = Field(description="The entry's text.")
+    content_type: str | None = Field(None, max_length=1_024, description="The entry's type, as in raw-logs.")
+    source: str | None = Field(None, max_length=1_024, description="The declared source.")
+    mapping: str | None = Field(
+        None, description="YAML as in a file of MAPPINGS_DIR, in place of the active mappings; null: these."
+    )
 
 
 class Refusal(BaseModel):
@@ -43,6 +60,7 @@ def preview(
     now: datetime,
     settings: Settings,
     redaction: Redaction | None,
+    mappings: Mappings,
 ) -> Preview:
     """What would become of the entry, if it came now. Raises ProblemError where the bytes are not one entry."""
     lines = entries(entry, content_type)
@@ -51,7 +69,9 @@ def preview(
     at_ms = int(now.timestamp() * 1000)
     arrival = Arrival(timestamp_of(at_ms * 1_000_000), source, at_ms=at_ms)
     # one of its own, so that a preview teaches the stage no shapes and no templates
-    standardizer = Standardizer(settings.parse_max_bytes, settings.record_max_bytes, redaction=redaction)
+    standardizer = Standardizer(
+        settings.parse_max_bytes, settings.record_max_bytes, redaction=redaction, mappings=mappings
+    )
     found = standardizer.entries(content_type, lines, [RECORD_ID], [arrival])
     standardizer.redactions()  # they are no redactions of what is stored
     for bad in found.rejected:
@@ -61,16 +81,22 @@ def preview(
 
 
 def router(
-    settings: Settings, redaction: Redaction | None, clock: Callable[[], datetime] = lambda: datetime.now(UTC)
+    settings: Settings,
+    redaction: Redaction | None,
+    clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+    active: Callable[[], Mappings] = Mappings,
 ) -> APIRouter:
-    """The route; `redaction` is its own."""
+    """The route; `redaction` is its own, `active` are the mappings in use."""
     routes = APIRouter(prefix="/standardization", tags=["standardization"])
 
     @routes.post(
         "/preview",
         responses={413: {"model": Problem}, 422: {"model": Problem}},
         openapi_extra={
-            "requestBody": {"required": True, "content": {"*/*": {"schema": {"type": "string", "format": "binary"}}}}
+            "requestBody": {
+                "required": True,
+                "content": {"*/*": {"schema": _BYTES}, TRIAL: {"schema": Trial.model_json_schema()}},
+            }
         },
     )
     async def preview_entry(
@@ -80,11 +106,41 @@ def router(
             str | None, Header(max_length=1_024, description="The entry's type, as in raw-logs.")
         ] = None,
     ) -> Preview:
-        """The record that the body would become, or why it would be a dead letter; nothing is written."""
+        """The record that the body would become, or why it would be a dead letter; nothing is written.
+
+        A body of type application/vnd.sluice.preview+json holds the entry, and a mapping to try.
+        """
         entry = await _read(request.stream())
-        return await run_in_threadpool(preview, entry, content_type, source, clock(), settings, redaction)
+        mappings = active()
+        if (content_type or "").partition(";")[0].strip().lower() == TRIAL:
+            trial = _trial(entry)
+            entry, content_type, source = (
+                trial.entry.encode(errors="replace"),
+                trial.content_type,
+                trial.source or source,
+            )
+            if trial.mapping is not None:
+                mappings = await run_in_threadpool(_tried, trial.mapping)
+        return await run_in_threadpool(preview, entry, content_type, source, clock(), settings, redaction, mappings)
 
     return routes
+
+
+def _trial(body: bytes) -> Trial:
+    try:
+        return Trial.model_validate_json(body)
+    except ValidationError as error:
+        found = error.errors(include_url=False)[0]
+        where = ".".join(str(part) for part in found["loc"]) or "the body"
+        raise ProblemError(422, "Invalid request", f"{where}: {found['msg']}") from None
+
+
+def _tried(text: str) -> Mappings:
+    """The mappings of a text that was sent to be tried."""
+    try:
+        return read_mappings({"mapping": text})
+    except DeclarationError as error:
+        raise ProblemError(422, "Not a usable mapping", str(error)) from None
 
 
 async def _read(stream: AsyncIterator[bytes]) -> bytes:

@@ -10,6 +10,7 @@ from shared.errors import Reason
 from shared.records import Record, Sample
 from shared.topics import NDJSON, series_key
 from standardization.cutting import fit
+from standardization.declared import NO_MAPPINGS, Mappings
 from standardization.formats.json import JsonEntries, NotJson
 from standardization.mapping import Arrival, unmapped
 from standardization.redaction import Redaction
@@ -42,6 +43,11 @@ def _series_key(names: tuple[str, str]) -> bytes:
     return series_key(*names)
 
 
+def _templating(mappings: Mappings) -> frozenset[str]:
+    """The labels of those whose records get a template."""
+    return frozenset(mapping.label for mapping in mappings if mapping.template)
+
+
 class Standardizer:
     """Standardizes entries, remembering the shapes it has seen. For one thread."""
 
@@ -51,10 +57,12 @@ class Standardizer:
         record_max_bytes: int,
         templates: TemplateMemory | None = None,
         redaction: Redaction | None = None,
+        mappings: Mappings = NO_MAPPINGS,
     ) -> None:
         self._parse_max_bytes = parse_max_bytes
         self._record_max_bytes = record_max_bytes
-        self._json = JsonEntries()
+        self._json = JsonEntries(mappings)
+        self._templating = _templating(mappings)
         self._texts = Texts(self._json, templates or TemplateMemory(), redaction)
         self._redaction = redaction
         self._encode: Final = msgspec.json.Encoder().encode
@@ -82,6 +90,8 @@ class Standardizer:
             ]
         else:
             found = self._readers[content_type](lines, record_ids, arrivals)
+        if self._templating:
+            self._texts.give_templates(found, arrivals, self._templating)
         records: list[tuple[bytes, bytes]] = []
         samples: list[tuple[bytes, bytes]] = []
         rejected: list[Rejected] = []
@@ -118,6 +128,15 @@ class Standardizer:
         """How many entries that are no JSON were read in which format, since this was last called."""
         counted, self._texts.counted = self._texts.counted, Counter()
         return counted
+
+    def use(self, mappings: Mappings) -> None:
+        """Read entries by these mappings from now on."""
+        self._json.use(mappings)
+        self._templating = _templating(mappings)
+
+    def mapped(self) -> tuple[Counter[str], Counter[str]]:
+        """How many records each mapping made, and how many values it dropped, since this was last called."""
+        return self._json.tally.taken()
 
     def unparsed(self, size: int, record_id: str, arrival: Arrival) -> tuple[bytes, bytes]:
         """Key and line of an entry over parse_max_bytes, of which only the size is known: its bytes are on disk."""

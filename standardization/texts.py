@@ -5,13 +5,14 @@ format is free text: nothing of it is lost, and nothing is guessed. Free text ge
 """
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from functools import partial
 from typing import Any, Final, NamedTuple
 
 import msgspec
 
 from shared.records import Record, Sample
+from standardization.declared import MAPPING
 from standardization.formats import access, delimited, logfmt, otlp, syslog, text, traces
 from standardization.formats.json import JsonEntries
 from standardization.mapping import Arrival
@@ -20,7 +21,8 @@ from standardization.refused import Refused, not_utf8
 from standardization.templates import PARAMETERS, TEMPLATE, TEMPLATE_ID, TemplateMemory
 
 FORMATS: Final = ("text", "syslog", "access", "logfmt", "csv", "w3c", "stacktrace", "otlp")
-_TEMPLATED: Final = frozenset({"text", "syslog", "logfmt", "stacktrace", "otlp"})  # the others are no free text
+# the others are no free text; JSON is asked for by a declared mapping
+_TEMPLATED: Final = frozenset({"text", "syslog", "logfmt", "stacktrace", "otlp", "json"})
 NOT_IN_FORMAT: Final = "sluice.not_in_format"  # in attributes: the declared format that the line is not in
 _LOOKED_AT: Final = 64 * 1024  # characters; a longer text is free text
 _PARAMETERS_MAX: Final = 4_096  # characters of JSON; a line with more keeps its template, and its body has them all
@@ -116,12 +118,18 @@ class Texts:
                 self._give_template(known, form, arrivals[place])
         return [found[place] for place in range(len(lines))]
 
+    def give_templates(self, found: Sequence[Found], arrivals: Sequence[Arrival], mappings: Container[Any]) -> None:
+        """Give those records that these mappings made (by their labels) the template of their body."""
+        for record, arrival in zip(found, arrivals, strict=True):
+            if isinstance(record, Record) and record.attributes.get(MAPPING) in mappings:
+                self._give_template(record, "json", arrival)
+
     def _give_template(self, record: Record, form: str, arrival: Arrival) -> None:
         """The template of what a record says in free text; a stack trace has that of its message."""
         said = str(record.attributes.get("exception.message", "")) if form == "stacktrace" else record.body
-        if form not in _TEMPLATED or not said or said.isspace():
+        if form not in _TEMPLATED or not said or said.isspace() or TEMPLATE in record.attributes:
             return
-        if self._redaction is not None and form == "otlp":  # the others were redacted as text
+        if self._redaction is not None and form in {"otlp", "json"}:  # the others were redacted as text
             said = self._redaction.text(said)
         seen = self._templates.see(arrival.partition, said, arrival.at_ms)
         attributes = record.attributes

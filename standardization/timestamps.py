@@ -19,7 +19,7 @@ _HELP = (
 )
 _EARLIEST: Final = 1_666_667  # minutes since 1970, March 1973: a smaller number is a count or a duration, not a date
 _LATEST: Final = 153_577_440  # minutes, 2262-01-01: the store's nanoseconds since 1970 end in that year
-_MONTHS: Final = {
+MONTHS: Final = {
     "jan": 1, "feb": 2, "mar": 3, "apr": 4, "may": 5, "jun": 6,
     "jul": 7, "aug": 8, "sep": 9, "oct": 10, "nov": 11, "dec": 12,
 }  # fmt: skip
@@ -91,7 +91,7 @@ def of_number(unit: str) -> Callable[[Value], str | None]:
         minute, second = divmod(second, 60)
         if per_second == 1_000:
             return _epoch_minutes[minute] + _SECOND_TEXTS[second] + _MILLISECOND_TEXTS[fraction]
-        tail = _fraction_of_digits(f"{fraction * (1_000_000_000 // per_second):09d}") if fraction else "Z"
+        tail = fraction_of_digits(f"{fraction * (1_000_000_000 // per_second):09d}") if fraction else "Z"
         return _epoch_minutes[minute] + _SECOND_TEXTS[second] + tail
 
     return read
@@ -106,7 +106,7 @@ def _by_magnitude(value: float) -> int:
     return 1_000_000 if value < 100_000_000_000_000_000 else 1_000_000_000
 
 
-def _fraction_of_digits(digits: str) -> str:
+def fraction_of_digits(digits: str) -> str:
     """The fewest of 0, 3, 6 or 9 digits that hold the fraction; what is finer than a nanosecond is cut."""
     digits = digits[:9].rstrip("0")
     return f".{digits.ljust(-(-len(digits) // 3) * 3, '0')}Z" if digits else "Z"
@@ -119,9 +119,9 @@ def _read_tail(tail: str) -> tuple[str, str]:
         raise Unreadable(_HELP)
     digits, zone = found.groups()
     if zone is None or zone in {"Z", "z", "UTC", "GMT"}:
-        return _fraction_of_digits(digits or ""), ""
+        return fraction_of_digits(digits or ""), ""
     hours, minutes = zone[1:3], zone[-2:] if len(zone) > 3 else "00"
-    return _fraction_of_digits(digits or ""), f"{zone[0]}{hours}:{minutes}"
+    return fraction_of_digits(digits or ""), f"{zone[0]}{hours}:{minutes}"
 
 
 def _read_thousandths(text: str) -> str:
@@ -153,8 +153,16 @@ def _in_utc(year: int, month: int, day: int, hour: int, minute: int, zone: str) 
     if zone:
         ahead = timedelta(hours=int(zone[1:3]), minutes=int(zone[4:6])) * (-1 if zone[0] == "-" else 1)
     try:
-        moment = datetime(year, month, day, hour, minute, tzinfo=timezone(ahead)).astimezone(UTC)
-    except (ValueError, OverflowError):
+        return minute_in_utc(datetime(year, month, day, hour, minute, tzinfo=timezone(ahead)))
+    except ValueError:
+        raise Unreadable(_HELP) from None
+
+
+def minute_in_utc(moment: datetime) -> str:
+    """A minute of any zone as "2026-03-17T08:15" in UTC. Raises Unreadable where the store holds no such minute."""
+    try:
+        moment = moment.astimezone(UTC)
+    except OverflowError:
         raise Unreadable(_HELP) from None
     if not _EARLIEST <= moment.timestamp() // 60 < _LATEST:
         raise Unreadable(_HELP)
@@ -175,7 +183,7 @@ def _other(text: str, by_number: Callable[[Value], str | None]) -> str | None:
         raise Unreadable(_HELP)
     part = found.groupdict()
     named = (part["mo"] or part["mo2"]).lower()
-    month = int(named) if named.isdigit() else _MONTHS.get(named[:3], 0)
+    month = int(named) if named.isdigit() else MONTHS.get(named[:3], 0)
     fraction, zone = _tails[part["tail"] or ""]
     second = part["sec"] or ":00"
     if second not in _SECONDS:

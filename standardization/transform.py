@@ -27,6 +27,7 @@ from shared.topics import (
     RAW_LOGS,
     STANDARDIZED_LOGS,
 )
+from standardization.declared import NO_MAPPINGS, Mappings
 from standardization.redaction import Redaction
 from standardization.standardize import Arrival, Standardizer
 from standardization.templates import TemplateMemory
@@ -121,15 +122,23 @@ class Standardization:
         self._standardizer = Standardizer(
             settings.parse_max_bytes, settings.record_max_bytes, self.templates, redaction
         )
+        self._mappings = self._used = NO_MAPPINGS
         self._pushes = PushMemory()
         self._records: Stream | None = None
         self._samples: Stream | None = None
         self._out: Output | None = None
 
+    def use(self, mappings: Mappings) -> None:
+        """Read what comes from now on by these mappings; may be called from another thread."""
+        self._mappings = mappings
+
     def handle(self, messages: Sequence[Message], topic_id: str, out: Output) -> int:
         if out is not self._out:
             self._out, self._records = out, out.stream(STANDARDIZED_LOGS)
             self._samples = out.stream(STANDARDIZED_LOGS, [(H_KIND, Kind.SAMPLE.encode())])
+        if self._mappings is not self._used:  # between batches, so that a batch is read by one set
+            self._used = self._mappings
+            self._standardizer.use(self._used)
         batch = _Batch(None)
         count = 0
         named = _NOTHING
@@ -225,6 +234,11 @@ class Standardization:
             self._out.count(metrics.TEXT_ENTRIES.labels(form), number)
         for rule, number in self._standardizer.redactions().items():
             self._out.count(metrics.REDACTIONS.labels(rule), number)
+        records, dropped = self._standardizer.mapped()
+        for name, number in records.items():
+            self._out.count(metrics.MAPPED_RECORDS.labels(name), number)
+        for name, number in dropped.items():
+            self._out.count(metrics.MAPPED_VALUES_DROPPED.labels(name), number)
 
     def _refuse(self, message: Message, place: str, arrival: Arrival, header: str) -> None:
         """A foreign producer's header that no record could carry: the message is one dead letter."""

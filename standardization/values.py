@@ -101,6 +101,7 @@ _SECONDS_IN: Final[dict[str, tuple[int, int]]] = {  # unit: seconds as a fractio
     )
     for spelling in spellings.split()
 }
+DURATION_SPELLINGS: Final = frozenset(_SECONDS_IN)
 DURATION_UNITS: Final = tuple(unit for unit in _SECONDS_IN if len(unit) > 1)  # as a name's ending
 _DURATION_HELP = (
     'a duration from 0 to 100 years: a number in the unit of the name (seconds if it has none), "850 ms", "13m 07s", '
@@ -227,6 +228,7 @@ _BYTES_IN: Final[dict[str, int]] = {
         for spelling in (f"{name}byte", f"{name}bytes")
     },
 }
+SIZE_SPELLINGS: Final = frozenset(_BYTES_IN)
 SIZE_UNITS: Final = tuple(unit for unit in _BYTES_IN if len(unit) > 1 and "o" not in unit[-1:])  # as a name's ending
 _SIZE_HELP = (
     'a size from 0 to 2^60 bytes: a number in the unit of the name (bytes if it has none), "177 MB" (1,000,000 each) '

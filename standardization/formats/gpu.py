@@ -5,7 +5,7 @@ and case of its keys. Any other entry that only looks like one stays what it wou
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from operator import attrgetter
 from typing import Any, Final, NamedTuple
@@ -14,6 +14,7 @@ from shared.dcgm import PREFIX, Field, field_of, is_blank_reading
 from shared.errors import Reason
 from shared.records import Record, Sample, Scalar
 from standardization import timestamps
+from standardization.choice import Choice
 from standardization.fields import NUMBER, TEXT, Leaf, free_name
 from standardization.mapping import DECLARED_SOURCE, Arrival, BatchMapper, Plan
 from standardization.refused import Refused, cut
@@ -59,10 +60,14 @@ class _NotASample(Exception):  # noqa: N818 - a finding, and no error
     """The entry looks like a sample and is none."""
 
 
-def plan_of(leaves: tuple[Leaf, ...]) -> "Plan | GpuPlan":
+# of entries that are records
+RecordPlan = Callable[[tuple[Leaf, ...]], "Plan | Choice"]
+
+
+def plan_of(leaves: tuple[Leaf, ...], record_plan: RecordPlan) -> "Plan | Choice | GpuPlan":
     """What becomes of entries of this shape: samples, where it has the keys of one, else records."""
     roles = _roles(leaves)
-    return GpuPlan(leaves, roles) if roles.keys() >= _NEEDED else Plan(leaves)
+    return GpuPlan(leaves, roles, record_plan) if roles.keys() >= _NEEDED else record_plan(leaves)
 
 
 def _roles(leaves: Sequence[Leaf]) -> dict[str, int]:
@@ -82,13 +87,14 @@ def _roles(leaves: Sequence[Leaf]) -> dict[str, int]:
 class GpuPlan:
     """What becomes of the leaves of a shape that has the keys of a sample. Used like a mapping.Plan."""
 
-    def __init__(self, leaves: tuple[Leaf, ...], roles: Mapping[str, int]) -> None:
+    def __init__(self, leaves: tuple[Leaf, ...], roles: Mapping[str, int], record_plan: RecordPlan) -> None:
         self._leaves = leaves
         self._roles = dict(roles)
         named = set(roles.values())
         self._others = [(place, leaf.name) for place, leaf in enumerate(leaves) if place not in named]
         self._names_size = sum(len(name) for _, name in self._others)
-        self._record_plan: Plan | None = None
+        self._make_record_plan = record_plan
+        self._record_plan: Plan | Choice | None = None
 
     def settle(self, values: list[Any], record_id: str, arrival: Arrival) -> Record | Sample:
         """The sample of an entry, or its record where it is none. Raises Refused where it can't be read."""
@@ -96,7 +102,7 @@ class GpuPlan:
             return self._sample(values, record_id, arrival)
         except _NotASample:
             if self._record_plan is None:
-                self._record_plan = Plan(self._leaves)
+                self._record_plan = self._make_record_plan(self._leaves)
             return self._record_plan.settle(values, record_id, arrival)
 
     def mapper(self, attribute_of: Sequence[str]) -> BatchMapper:

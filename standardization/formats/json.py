@@ -17,9 +17,11 @@ import msgspec
 
 from shared.errors import Reason
 from shared.records import Record, Sample
+from standardization.choice import Choice, Tally, record_plan
+from standardization.declared import NO_MAPPINGS, Mappings
 from standardization.fields import ARRAY, EMPTY, NUMBER, TEXT, Leaf, Path
-from standardization.formats.gpu import plan_of
-from standardization.mapping import Arrival, BatchMapper
+from standardization.formats.gpu import GpuPlan, plan_of
+from standardization.mapping import Arrival, BatchMapper, Plan
 from standardization.refused import Refused, cut, not_utf8
 
 MAX_DEPTH: Final = 64  # objects and arrays within each other, the entry itself included
@@ -48,10 +50,17 @@ class NotJson(Refused):
 class JsonEntries:
     """Reads JSON entries, remembering the shapes it has seen. For one thread."""
 
-    def __init__(self) -> None:
+    def __init__(self, mappings: Mappings = NO_MAPPINGS) -> None:
+        self._mappings = mappings
+        self.tally = Tally()  # for whoever takes and clears it
         self._shapes: dict[tuple[Leaf, ...], _Shape] = {}
         self._weight = 0
         self._guesses: dict[tuple[int, bytes], tuple[_Shape, ...]] = {}  # by number of quotes and start
+
+    def use(self, mappings: Mappings) -> None:
+        """Read by these mappings from now on; what is known of shapes is forgotten."""
+        self._mappings = mappings
+        self._forget()
 
     def records(
         self, lines: Sequence[bytes], record_ids: Sequence[str], arrivals: Sequence[Arrival]
@@ -103,12 +112,15 @@ class JsonEntries:
         if quotes != _quotes(line):
             raise Refused(Reason.DUPLICATE_KEY, _duplicate(line))
         key = tuple(leaves)
-        shape = self._shapes.get(key) or self._kept(_Shape(key))
+        shape = self._shapes.get(key) or self._kept(_Shape(key, plan_of(key, self._record_plan)))
         shape.seen += 1
         if shape.seen == _COMPILE_AT and shape.compile():
             guess = (quotes, line[:_START])
             self._guesses[guess] = (shape, *self._guesses.get(guess, ())[: _MAX_GUESSES - 1])
         return shape.plan.settle(values, record_id, arrival)
+
+    def _record_plan(self, leaves: tuple[Leaf, ...]) -> Plan | Choice:
+        return record_plan(leaves, self._mappings, self.tally)
 
     def _kept(self, shape: "_Shape") -> "_Shape":
         """Remember a shape, if it is not too large for that, so that hostile keys cannot fill the memory."""
@@ -116,11 +128,15 @@ class JsonEntries:
         if weight <= _MAX_SHAPE:
             self._weight += weight
             if self._weight > _MAX_KEPT:
-                self._shapes.clear()
-                self._guesses.clear()
+                self._forget()
                 self._weight = weight
             self._shapes[shape.leaves] = shape
         return shape
+
+    def _forget(self) -> None:
+        self._shapes.clear()
+        self._guesses.clear()
+        self._weight = 0
 
 
 class _Shape:
@@ -131,9 +147,9 @@ class _Shape:
     _decode: Callable[[bytes], Any]  # bytes to the struct
     _map: BatchMapper  # structs to records
 
-    def __init__(self, leaves: tuple[Leaf, ...]) -> None:
+    def __init__(self, leaves: tuple[Leaf, ...], plan: Plan | Choice | GpuPlan) -> None:
         self.leaves = leaves
-        self.plan = plan_of(leaves)
+        self.plan = plan
         self.seen = 0
 
     def compile(self) -> bool:

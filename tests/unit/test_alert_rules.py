@@ -28,7 +28,7 @@ CASES: list[dict[str, Any]] = [
 # the panels of each dashboard, by their fixed ids; from 30 on a dashboard may have more
 PANELS = {
     "sluice-overview": range(1, 19),
-    "sluice-pipeline": range(1, 12),
+    "sluice-pipeline": range(1, 13),
     "sluice-sources": range(1, 8),
     "sluice-gpus": range(1, 8),
 }

@@ -14,8 +14,10 @@ from benchmarks.entries import SIZE, frames, generate
 from benchmarks.figures import Target, percentile
 from benchmarks.growth import Step, verdict
 from benchmarks.kafka_probe import Appended
+from standardization.declared import MAPPING
+from standardization.mappings import read_mappings
 from standardization.standardize import Standardizer
-from tests.integration.stack import SERVICES
+from tests.integration.stack import ROOT, SERVICES
 from tests.standardizing import standardized
 
 
@@ -126,3 +128,16 @@ def test_growth_is_that_of_the_last_million_over_the_second_for_the_first_warms_
     assert [(round(growth, 3), good) for _, growth, _, good in kept] == [(0.095, True), *[(0.09, True)] * 3]
     lost = verdict([step(1, 40, 50), step(2, 20, 100), step(3, 22.1, 111)])
     assert [good for _, _, _, good in lost] == [False] * 4
+
+
+def test_the_declared_mappings_of_the_bench_make_the_records_that_known_names_make() -> None:
+    """So that the two are measured doing the same."""
+    mappings = read_mappings({"mappings.yml": (ROOT / "benchmarks" / "mappings.yml").read_text()})
+    entries = generate(1_000, seed=2)
+    usual, _ = standardized(Standardizer(1 << 20, 1 << 20), entries)
+    mapped, _ = standardized(Standardizer(1 << 20, 1 << 20, mappings=mappings), entries)
+    for (_, one), (_, other) in zip(usual, mapped, strict=True):
+        found = msgspec.json.decode(other)
+        assert found["attributes"].pop(MAPPING)
+        assert found == msgspec.json.decode(one) | {"attributes": found["attributes"]}
+        assert found["attributes"] == msgspec.json.decode(one).get("attributes", {})

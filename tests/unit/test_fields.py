@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from standardization import fields, timestamps, values
-from standardization.fields import ARRAY, NUMBER, ROLES, TEXT, Leaf, assign, folded, meaning, reader
+from standardization.fields import ARRAY, NUMBER, TEXT, Leaf, assign, folded, meaning, reader
 from standardization.values import Unreadable
 
 
@@ -61,8 +61,7 @@ def test_a_final_s_after_a_separator_is_seconds() -> None:
 def assigned(*names: str) -> dict[str, str]:
     """Which name fills which role."""
     leaves = [Leaf(tuple(name.split("/")), NUMBER) for name in names]
-    roles = assign(leaves).roles
-    return {role: leaves[at].name for role, at in zip(ROLES, roles, strict=True) if at is not None}
+    return {role: leaves[filling.leaf].name for role, filling in assign(leaves).roles.items()}
 
 
 def test_the_name_that_comes_first_in_the_order_wins() -> None:

@@ -1,6 +1,7 @@
 """POST /standardization/preview: an entry in, its record or the reason why there is none out."""
 
 import asyncio
+import json
 from datetime import UTC, datetime
 from typing import Any
 
@@ -11,15 +12,17 @@ from fastapi import FastAPI
 from shared.config import Settings
 from shared.service import ProblemError
 from standardization import preview
+from standardization.mappings import read_mappings
 from standardization.redaction import GROUPS, Redaction
 
+ACTIVE = read_mappings({"a": "version: 1\nmappings: [{name: till, revision: 1, sources: till, fields: {rows: sold}}]"})
 NOW = datetime(2026, 3, 17, 9, 0, tzinfo=UTC)
 
 
 def post(body: bytes, content_type: str | None = None, query: str = "") -> httpx.Response:
     app = FastAPI()
     app.add_exception_handler(ProblemError, lambda _, error: error.response())
-    app.include_router(preview.router(Settings(), Redaction(GROUPS), lambda: NOW))
+    app.include_router(preview.router(Settings(), Redaction(GROUPS), lambda: NOW, lambda: ACTIVE))
 
     async def ask() -> httpx.Response:
         async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://in-process") as client:
@@ -72,3 +75,48 @@ def test_any_bytes_have_an_answer(body: bytes) -> None:
     for content_type in (None, "text/plain", "application/json", "text/csv; columns", ';;=";'):
         answer = post(body, content_type)
         assert answer.status_code in (200, 422)
+
+
+def tried(**trial: Any) -> httpx.Response:
+    return post(json.dumps(trial).encode(), preview.TRIAL)
+
+
+def test_an_entry_is_read_by_the_active_mappings() -> None:
+    record = shown(b'{"sold":3}', "application/json", "?source=till")["record"]
+    assert (record["rows"], record["attributes"]) == (3, {"sluice.mapping": "till@1"})
+
+
+def test_a_mapping_is_tried_in_place_of_the_active_ones() -> None:
+    mapping = "version: 1\nmappings: [{name: new, revision: 7, sources: till, fields: {duration_s: sold}}]"
+    entry = {"entry": '{"sold":3}', "content_type": "application/json", "source": "till"}
+    answer = tried(**entry, mapping=mapping)
+    assert answer.status_code == 200
+    assert answer.json()["record"]["duration_s"] == 3
+    assert answer.json()["record"]["attributes"] == {"sluice.mapping": "new@7"}
+    assert tried(**entry).json()["record"]["attributes"] == {"sluice.mapping": "till@1"}
+    assert (
+        tried(entry='{"sold":"?"}', source="till", mapping=mapping)
+        .json()["dead_letter"]["detail"]
+        .startswith("mapping new@7: sold is '?'")
+    )
+
+
+@pytest.mark.parametrize(
+    ("trial", "told"),
+    [
+        ({"entry": "x", "mapping": "version: 1\nmappings:\n  - {name: a}"}, "mapping, line 3: mappings.0.revision"),
+        ({"entry": "x", "mapping": "[" * 2_000}, "mapping, line 1: no YAML"),
+        ({"entry": "x", "maping": ""}, "maping: "),
+        ({"mapping": ""}, "entry: "),
+        ({"entry": 5}, "entry: "),
+    ],
+)
+def test_a_trial_that_is_none_is_refused_with_the_reason(trial: dict[str, Any], told: str) -> None:
+    answer = tried(**trial)
+    assert answer.status_code == 422
+    assert told in answer.json()["detail"]
+
+
+@pytest.mark.parametrize("body", [b"", b"{", b"[]", b"\xff", b'{"entry":"\\ud800"}'])
+def test_any_bytes_of_a_trial_have_an_answer(body: bytes) -> None:
+    assert post(body, preview.TRIAL).status_code in (200, 422)
