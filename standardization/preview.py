@@ -70,7 +70,7 @@ def router(
         "/preview",
         responses={413: {"model": Problem}, 422: {"model": Problem}},
         openapi_extra={
-            "requestBody": {"required": True, "content": {"*/*": {"schema": {"type": "string", "format": "binary"}}}}
+            "requestBody": {"required": False, "content": {"*/*": {"schema": {"type": "string", "format": "binary"}}}}
         },
     )
     async def preview_entry(
