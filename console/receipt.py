@@ -35,14 +35,14 @@ def receipt(client: Client, runs: tuple[str, ...], wait: bool, timeout_s: float,
             try:
                 (one,) = follow(service, [run], timeout_s if wait else 0.0, progress.entries, accepted=False)
             except CommandError as error:
+                if len(runs) == 1:
+                    raise
                 refused.append(error)
                 progress.say(f"{run}: {error}")
                 continue
             found.append(one)
             progress.say_nothing()
             client.show(one, line(one))
-    if len(refused) == 1 == len(runs):
-        raise type(refused[0])("there is no receipt to show")
     if refused:
         raise type(refused[0])(f"{len(refused)} of {len(runs)} receipts can't be shown")
     judge(found)

@@ -247,7 +247,7 @@ _WEBHOOK_BODY: Final[Mapping[str, Any]] = {
                                     "labels": {"type": "object", "additionalProperties": {"type": "string"}},
                                     "annotations": {"type": "object", "additionalProperties": {"type": "string"}},
                                     "startsAt": {"type": "string", "format": "date-time"},
-                                    "endsAt": {"type": "string", "format": "date-time"},
+                                    "endsAt": {"type": ["string", "null"], "format": "date-time"},
                                     "fingerprint": {"type": "string", "pattern": "^[0-9a-f]{1,64}$"},
                                 },
                             },
