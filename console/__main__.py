@@ -4,8 +4,8 @@ import sys
 
 import click
 
-from console import dlq, stream
-from console.client import Client, RefusedError, UnreachableError, default_url
+from console import client, dlq, receipt, send, stream
+from console.exits import CommandError, Exit
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -13,13 +13,37 @@ from console.client import Client, RefusedError, UnreachableError, default_url
 @click.option("--json", "as_json", is_flag=True, help="Print the answers as JSON, one a line.")
 @click.pass_context
 def sluice(context: click.Context, url: str | None, as_json: bool) -> None:
-    """Sluice's command line. Exit codes: 0 done, 1 refused or not reachable, 2 used wrongly."""
-    context.obj = context.with_resource(Client(url or default_url(), as_json))
+    """Sluice's command line.
+
+    Exit codes: 0 done, 1 refused or not reachable, 2 used wrongly, 3 dead letters, 4 not finished, 130 interrupted.
+    """
+    context.obj = context.with_resource(client.processing(url, as_json))
 
 
-sluice.add_command(dlq.dlq)
-sluice.add_command(stream.stream)
-sluice.add_command(stream.streams)
+for command in (send.send, receipt.receipt, dlq.dlq, stream.stream, stream.streams):
+    sluice.add_command(command)
+
+
+def _answer_as_json(context: click.Context, _: click.Parameter, wanted: bool) -> None:
+    if wanted:
+        context.obj.as_json = True
+
+
+def _take_json(command: click.Command) -> None:
+    """Let --json stand behind a command's name, too."""
+    if isinstance(command, click.Group):
+        for each in command.commands.values():
+            _take_json(each)
+    else:
+        command.params.append(
+            click.Option(
+                ["--json"], is_flag=True, expose_value=False, callback=_answer_as_json, help="Print JSON, one a line."
+            )
+        )
+
+
+for command in sluice.commands.values():
+    _take_json(command)
 
 
 def main() -> int:
@@ -33,11 +57,11 @@ def main() -> int:
         return wrong.exit_code
     except click.Abort:
         click.echo("Aborted.", err=True)
-        return 1
-    except (RefusedError, UnreachableError) as error:
+        return Exit.INTERRUPTED
+    except CommandError as error:
         click.echo(f"sluice: {error}", err=True)
-        return 1
-    return 0
+        return error.code
+    return Exit.DONE
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """HTTP to a service, its problems told as errors, and answers printed as text or as JSON."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, Self
@@ -9,35 +9,26 @@ from typing import Any, Self
 import click
 import httpx
 
+from console.exits import RefusedError, UnreachableError
 from shared.config import Settings, load
-from shared.errors import ConfigurationError, SluiceError
+from shared.errors import ConfigurationError
 
 TIMEOUT_S = 600.0  # a replay of many letters takes a while
-
-
-class RefusedError(SluiceError):
-    """The service answered that this can't be done."""
-
-
-class UnreachableError(SluiceError):
-    """The service did not answer."""
-
-
-def default_url() -> str:
-    """Where processing answers, by the settings. Raises UsageError for a bad one."""
-    try:
-        settings = load(Settings)
-    except ConfigurationError as error:
-        raise click.UsageError(str(error)) from None
-    return settings.processing_url or f"http://127.0.0.1:{settings.processing_port}"
+CONNECT_S = 5.0
 
 
 class Client:
     """One service's API. Raises RefusedError and UnreachableError."""
 
-    def __init__(self, url: str, as_json: bool) -> None:
+    def __init__(self, url: str, as_json: bool, token: str | None = None) -> None:
         self.as_json = as_json
-        self._http = httpx.Client(base_url=url, timeout=httpx.Timeout(TIMEOUT_S, connect=5.0))
+        headers = {"Authorization": f"Bearer {token}"} if token else {}
+        try:
+            self._http = httpx.Client(
+                base_url=url, timeout=httpx.Timeout(TIMEOUT_S, connect=CONNECT_S), headers=headers
+            )
+        except (httpx.InvalidURL, UnicodeEncodeError) as error:
+            raise click.UsageError(f"{url!r} with this token can't be asked: {error}") from None
 
     def __enter__(self) -> Self:
         return self
@@ -51,18 +42,26 @@ class Client:
             content_type: str | None = None) -> dict[str, Any]:  # fmt: skip
         """The JSON of an answer; what is None in the query is left out."""
         headers = {"Content-Type": content_type} if content_type else {}
-        with self._told():
-            answer = self._http.request(method, path, params=_given(query), content=content, headers=headers)
-        _check(answer)
+        answer = self.request(method, path, query, content, headers)
+        check(answer)
         found: dict[str, Any] = answer.json()
         return found
+
+    def request(self, method: str, path: str, query: Mapping[str, Any], content: bytes | Iterable[bytes] | None,
+                headers: Mapping[str, str], timeout_s: float = TIMEOUT_S) -> httpx.Response:  # fmt: skip
+        """An answer, whatever it is. Raises UnreachableError."""
+        timeout = httpx.Timeout(timeout_s, connect=CONNECT_S)
+        with self._told():
+            return self._http.request(
+                method, path, params=_given(query), content=content, headers=headers, timeout=timeout
+            )
 
     def stream(self, path: str) -> Iterator[bytes]:
         """The bytes of an answer, piece by piece."""
         with self._told(), self._http.stream("GET", path) as answer:
             if answer.is_error:
                 answer.read()
-            _check(answer)
+            check(answer)
             yield from answer.iter_raw()
 
     def pages(self, path: str, name: str, query: Mapping[str, Any], limit: int) -> Iterator[dict[str, Any]]:
@@ -92,14 +91,44 @@ def _given(query: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in query.items() if value is not None}
 
 
-def _check(answer: httpx.Response) -> None:
+def check(answer: httpx.Response) -> None:
+    """Raises what the answer says is wrong: a UsageError where a parameter is, else a RefusedError."""
     if not answer.is_error:
         return
+    if answer.status_code == 422:
+        raise click.UsageError(told(answer))
+    raise RefusedError(told(answer), answer.status_code)
+
+
+def told(answer: httpx.Response) -> str:
+    """What an answer that is an error says."""
     try:
         problem = answer.json()
-        told = f"{problem['title']}: {problem['detail']}"
+        return f"{problem['title']}: {problem['detail']}"
     except (ValueError, KeyError, TypeError):
-        told = f"{answer.status_code} {answer.text[:200]}"
-    if answer.status_code == 422:
-        raise click.UsageError(told)
-    raise RefusedError(told)
+        return f"{answer.status_code} {answer.text[:200]}"
+
+
+def processing(url: str | None, as_json: bool) -> Client:
+    """Processing's API: at this address, else where the settings say. Raises UsageError for a bad one."""
+    settings = _settings()
+    return Client(url or settings.processing_url or f"http://127.0.0.1:{settings.processing_port}", as_json)
+
+
+def ingestion(url: str | None, as_json: bool, token: str | None = None) -> Client:
+    """Ingestion's, likewise."""
+    settings = _settings()
+    return Client(url or settings.ingestion_url or f"http://127.0.0.1:{settings.ingestion_port}", as_json, token)
+
+
+def _settings() -> Settings:
+    try:
+        return load(Settings)
+    except ConfigurationError as error:
+        raise click.UsageError(str(error)) from None
+
+
+INGESTION = click.option(
+    "--ingestion", "url", metavar="URL",
+    help="Where ingestion answers; else INGESTION_URL, else 127.0.0.1 and INGESTION_PORT.",
+)  # fmt: skip

@@ -10,7 +10,8 @@ from typing import Any, BinaryIO, TypeVar
 
 import click
 
-from console.client import Client, RefusedError
+from console.client import Client
+from console.exits import RefusedError
 
 PAGE = 1_000  # letters that one call closes
 F = TypeVar("F", bound=Callable[..., Any])

@@ -7,9 +7,9 @@ from typing import Any, Final
 
 import click
 
-from console.client import Client, RefusedError
+from console.client import INGESTION, Client, ingestion
+from console.exits import RefusedError
 from shared.config import Settings, load
-from shared.errors import ConfigurationError
 
 _LOOK_S: Final = 1.0
 _PATH: Final = "/ingest/streams"
@@ -28,11 +28,11 @@ _PATH: Final = "/ingest/streams"
               help="Whether an entry's time becomes that of sending it.")  # fmt: skip
 @click.option("--source", help="The source of entries that name none.")
 @click.option("--detach", is_flag=True, help="Return at once; the stream goes on by itself.")
-@click.option("--ingestion", help="Where ingestion answers; else INGESTION_URL, else 127.0.0.1 and INGESTION_PORT.")
+@INGESTION
 @click.pass_obj
-def stream(client: Client, /, file: str, detach: bool, ingestion: str | None, **spec: Any) -> None:
+def stream(client: Client, /, file: str, detach: bool, url: str | None, **spec: Any) -> None:
     """Replay FILE, which lies under the ingest folder, and show how far it is; Ctrl-C stops it."""
-    with _ingestion(client, ingestion) as service:
+    with ingestion(url, client.as_json) as service:
         begun = _send(service, "POST", _PATH, {"file": _name(file), **{k: v for k, v in spec.items() if v is not None}})
         if detach:
             service.show(begun, f"stream {begun['id']} is running")
@@ -48,11 +48,11 @@ def stream(client: Client, /, file: str, detach: bool, ingestion: str | None, **
 
 
 @click.group(short_help="Look at streams, change, pause, resume and stop them.")
-@click.option("--ingestion", help="Where ingestion answers; else INGESTION_URL, else 127.0.0.1 and INGESTION_PORT.")
+@INGESTION
 @click.pass_context
-def streams(context: click.Context, ingestion: str | None) -> None:
+def streams(context: click.Context, url: str | None) -> None:
     """Streams that are there: list, change, pause, resume, stop."""
-    context.obj = context.with_resource(_ingestion(context.obj, ingestion))
+    context.obj = context.with_resource(ingestion(url, context.obj.as_json))
 
 
 @streams.command("list")
@@ -116,15 +116,6 @@ def _follow(client: Client, stream: dict[str, Any]) -> dict[str, Any]:
 
 def _line(stream: dict[str, Any]) -> str:
     return f"{stream['id']}  {stream['status']:8}  {stream['file']}  pass {stream['passes']}  {stream['sent']} sent"
-
-
-def _ingestion(client: Client, url: str | None) -> Client:
-    try:
-        settings = load(Settings)
-    except ConfigurationError as error:
-        raise click.UsageError(str(error)) from None
-    known = settings.ingestion_url or f"http://127.0.0.1:{settings.ingestion_port}"
-    return Client(url or known, client.as_json)
 
 
 def _name(file: str) -> str:

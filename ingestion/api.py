@@ -10,7 +10,7 @@ from pydantic import BaseModel, Field
 
 from ingestion.entries import UnreadableSourceError
 from ingestion.ingest import JSON, Push, Shape, new_run_id, shape_of, shape_of_file
-from ingestion.intake import Intake, keyed
+from ingestion.intake import KEY_SCHEMA, Intake, keyed
 from ingestion.intake import idempotency_key as usable_key
 from ingestion.sources.file import FileRefusedError, open_file
 from shared.config import Settings
@@ -120,8 +120,8 @@ def router(settings: Settings, intake: Intake) -> APIRouter:
             "requestBody": {
                 "required": True,
                 "content": {
-                    JSON: {"schema": {"oneOf": [{"type": "object"}, {"type": "array", "items": {}}]}},
-                    NDJSON: {"schema": {"type": "string", "description": "One JSON object a line."}},
+                    JSON: {"schema": {"oneOf": [{"type": "object"}, {"type": "array", "items": {}, "minItems": 1}]}},
+                    NDJSON: {"schema": {"type": "string", "pattern": r"\S", "description": "One JSON object a line."}},
                     CSV: {"schema": {"type": "string", "description": "A header, then one entry a row."}},
                 },
             }
@@ -142,12 +142,11 @@ def router(settings: Settings, intake: Intake) -> APIRouter:
             str | None,
             Header(
                 description="Makes a retry safe: pushes of the same source and key count once, for 24 hours; the first "
-                "body counts."
+                "body counts.",
+                json_schema_extra=KEY_SCHEMA,
             ),
         ] = None,
-        content_type: Annotated[
-            str | None, Header(description="application/json, application/x-ndjson or text/csv.")
-        ] = None,
+        content_type: Annotated[str | None, Header(include_in_schema=False)] = None,  # the body's description has it
     ) -> Accepted:
         """Ingest a JSON object, an array of them, NDJSON or CSV: all of it or nothing. Answers once Kafka has it."""
         kind = _kind(content_type)
@@ -178,7 +177,7 @@ def router(settings: Settings, intake: Intake) -> APIRouter:
 
     @routes.get("/ingest/runs", responses={503: {"model": Problem}})
     async def runs(
-        limit: Annotated[int, Query(ge=1, le=1_000, description="How many.")] = 50,
+        limit: Annotated[int, Query(ge=1, le=100, description="How many.")] = 20,
         cursor: Annotated[str | None, Query(description="next_cursor of the page before.", max_length=512)] = None,
     ) -> Runs:
         """The runs and what became of them, newest first."""

@@ -14,9 +14,9 @@ import zlib
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Final, Protocol, TypeVar
+from typing import Annotated, Any, Final, Protocol, TypeVar
 
-from fastapi import Request, Response
+from fastapi import Header, Request, Response
 from fastapi.routing import APIRoute
 from starlette.requests import ClientDisconnect
 
@@ -35,6 +35,11 @@ log = logs.logger("ingestion.intake")
 PUSHED_MAX: Final = 128 * KIB * KIB  # bytes of all entries of a push that is taken apart in memory
 RUN_HEADER: Final = "Sluice-Run"  # of an answer whose protocol has no place for the run id
 _KEY_MAX: Final = 255
+# for the OpenAPI only: `idempotency_key` refuses others, in the words of each protocol
+KEY_SCHEMA: Final[dict[str, Any]] = {"minLength": 1, "maxLength": _KEY_MAX}
+KeyHeader = Annotated[
+    str | None, Header(description="Makes a retry safe, as with /ingest.", json_schema_extra=KEY_SCHEMA)
+]
 _LENGTH: Final = re.compile(r"[0-9]{1,18}")
 _IN_MEMORY: Final = 4 * KIB * KIB  # a body up to this stays in memory
 _SLOWEST: Final = 16 * KIB  # bytes a second that a body must reach, after its first BODY_SECONDS

@@ -112,7 +112,7 @@ def _shown(stream: Stream) -> ShownStream:
 
 def router(streams: Streams) -> APIRouter:
     routes = APIRouter(prefix="/ingest/streams", tags=["streams"])
-    problems: dict[int | str, dict[str, Any]] = {code: {"model": Problem} for code in (404, 409, 422, 503)}
+    problems: dict[int | str, dict[str, Any]] = {code: {"model": Problem} for code in (400, 404, 409, 422, 503)}
     named = Annotated[str, PathParameter(description="The stream's id.", max_length=64)]
 
     async def done(change: Callable[[], Future[Stream]]) -> ShownStream:

@@ -38,7 +38,7 @@ def after(kind: str, cursor: str, *types: type) -> list[Any]:
     try:
         padded = cursor + "=" * (-len(cursor) % 4)
         version, found, *last = msgspec.json.decode(base64.b64decode(padded, altchars=b"-_", validate=True), type=list)
-    except (binascii.Error, ValueError):
+    except (binascii.Error, ValueError, RecursionError):
         raise _bad_cursor(kind) from None
     if version != _CURSOR_VERSION or found != kind or [type(value) for value in last] != list(types):
         raise _bad_cursor(kind)

@@ -13,7 +13,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, MutableMapping, Sequence
 from contextlib import asynccontextmanager
 from http import HTTPStatus
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 import uvicorn
 from fastapi import APIRouter, FastAPI, Request, Response
@@ -27,6 +27,7 @@ from starlette.routing import BaseRoute
 
 from shared import backstep, logs, metrics
 from shared.config import Settings, load
+from shared.description import PROBLEM_TYPE, Application
 from shared.errors import KafkaUnavailableError, SluiceError, StoreError
 
 VERSION = "0.1.0"
@@ -65,7 +66,7 @@ class ProblemError(Exception):
             {"type": "about:blank", "title": self.title, "status": self.status, "detail": self.detail},
             self.status,
             self.headers,
-            media_type="application/problem+json",
+            media_type=PROBLEM_TYPE,
         )
 
 
@@ -76,6 +77,9 @@ class Problem(BaseModel):
     title: str = Field(description="The kind of problem, in a few words.")
     status: int = Field(description="The HTTP status.")
     detail: str = Field(description="What was wrong with this request, and what to do.")
+
+
+_UNAVAILABLE: Final[dict[int | str, dict[str, Any]]] = {503: {"model": Problem}}  # the handlers below know every route
 
 
 class Health(BaseModel):
@@ -167,10 +171,10 @@ class Service:
         log.info("stopped", service=self.name)
 
     def _application(self, routers: Sequence[APIRouter], about: str) -> FastAPI:
-        app = FastAPI(title=f"Sluice {self.name}", version=VERSION, description=about, lifespan=self._lifespan)
+        app = Application(title=f"Sluice {self.name}", version=VERSION, description=about, lifespan=self._lifespan)
         app.add_middleware(HttpMetrics, service=self.name)
         app.add_exception_handler(ProblemError, _problem)
-        app.add_exception_handler(HTTPException, _http_error)
+        app.add_exception_handler(HTTPException, _http_error(routers))
         app.add_exception_handler(RequestValidationError, _invalid)
         app.add_exception_handler(KafkaUnavailableError, _unavailable)
         app.add_exception_handler(StoreError, _unavailable)
@@ -202,7 +206,7 @@ class Service:
             return Response(generate_latest(metrics.REGISTRY), media_type=CONTENT_TYPE_LATEST)
 
         for router in routers:
-            app.include_router(router)
+            app.include_router(router, responses=_UNAVAILABLE)
         self._touch([*app.routes, *(route for router in routers for route in router.routes)])
         return app
 
@@ -221,10 +225,24 @@ async def _problem(_: Request, error: Exception) -> Response:
     return error.response()
 
 
-async def _http_error(_: Request, error: Exception) -> Response:
-    assert isinstance(error, HTTPException)
-    title = HTTPStatus(error.status_code).phrase
-    return ProblemError(error.status_code, title, str(error.detail), dict(error.headers or {})).response()
+def _http_error(routers: Sequence[APIRouter]) -> Callable[[Request, Exception], Awaitable[Response]]:
+    async def told(request: Request, error: Exception) -> Response:
+        assert isinstance(error, HTTPException)
+        headers = dict(error.headers or {})
+        if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+            headers["Allow"] = ", ".join(sorted(_allowed(routers, request.scope["path"]))) or headers.get("Allow", "")
+        return ProblemError(
+            error.status_code, HTTPStatus(error.status_code).phrase, str(error.detail), headers
+        ).response()
+
+    return told
+
+
+def _allowed(routers: Sequence[APIRouter], path: str) -> set[str]:
+    """The methods of all routes with this path; the framework names those of the first alone."""
+    routes = [route for router in routers for route in router.routes if isinstance(route, APIRoute)]
+    first = next((route.path for route in routes if route.path_regex.match(path)), None)
+    return {method for route in routes if route.path == first for method in route.methods or ()}
 
 
 async def _invalid(_: Request, error: Exception) -> Response:

@@ -94,7 +94,7 @@ def router(
         responses={413: {"model": Problem}, 422: {"model": Problem}},
         openapi_extra={
             "requestBody": {
-                "required": True,
+                "required": False,
                 "content": {"*/*": {"schema": _BYTES}, TRIAL: {"schema": Trial.model_json_schema()}},
             }
         },

@@ -7,13 +7,13 @@ https://www.elastic.co/docs/api/doc/elasticsearch/operation/operation-bulk
 
 import time
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Final
+from typing import Any, Final
 
 import msgspec
-from fastapi import APIRouter, Header, Request, Response
+from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 
-from ingestion.intake import RUN_HEADER, Intake, told_by
+from ingestion.intake import RUN_HEADER, Intake, KeyHeader, told_by
 from shared.config import Settings
 from shared.service import ProblemError
 
@@ -140,12 +140,13 @@ def _malformed(detail: str) -> ProblemError:
 def router(settings: Settings, intake: Intake) -> APIRouter:
     routes = APIRouter(tags=["Elasticsearch"], route_class=told_by(_failure))
     body: dict[str, Any] = {
-        "responses": {code: {"description": "An error of Elasticsearch's form."} for code in (400, 408, 413, 429, 503)},
+        "responses": {
+            code: {"description": "An error of Elasticsearch's form."} for code in (400, 408, 413, 415, 422, 429, 503)
+        },
         "openapi_extra": {
             "requestBody": {"required": True, "content": {"application/x-ndjson": {"schema": {"type": "string"}}}}
         },
     }
-    key = Annotated[str | None, Header(description="Makes a retry safe, as with /ingest.")]
 
     async def bulk(request: Request, index: str | None) -> Response:
         begun = time.monotonic()
@@ -172,18 +173,18 @@ def router(settings: Settings, intake: Intake) -> APIRouter:
             headers=PRODUCT,
         )
 
-    @routes.put("/_bulk", include_in_schema=False)
+    @routes.put("/_bulk", response_class=JSONResponse, **body)
     @routes.post("/_bulk", response_class=JSONResponse, **body)
-    async def bulk_of_any(request: Request, idempotency_key: key = None) -> Response:  # noqa: ARG001 - intake reads it
+    async def bulk_of_any(request: Request, idempotency_key: KeyHeader = None) -> Response:  # noqa: ARG001 - intake reads it
         """Elasticsearch's _bulk: documents to create or index. Answers once Kafka has them, item by item."""
         return await bulk(request, None)
 
-    @routes.put("/{index}/_bulk", include_in_schema=False)
+    @routes.put("/{index}/_bulk", response_class=JSONResponse, **body)
     @routes.post("/{index}/_bulk", response_class=JSONResponse, **body)
     async def bulk_of_index(
         request: Request,
         index: str,
-        idempotency_key: key = None,  # noqa: ARG001 - intake reads it
+        idempotency_key: KeyHeader = None,  # noqa: ARG001 - intake reads it
     ) -> Response:
         """The same; the path names the index of actions that name none."""
         return await bulk(request, index)

@@ -7,15 +7,15 @@ https://grafana.com/docs/loki/latest/reference/loki-http-api/#ingest-logs
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Annotated, Any, Final
+from typing import Any, Final
 
 import cramjam
 import msgspec
-from fastapi import APIRouter, Header, Request, Response
+from fastapi import APIRouter, Request, Response
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, timestamp_pb2
 from google.protobuf.message import DecodeError
 
-from ingestion.intake import RUN_HEADER, Intake, check_entries, told_by
+from ingestion.intake import RUN_HEADER, Intake, KeyHeader, check_entries, told_by
 from shared.config import Settings
 from shared.service import ProblemError
 
@@ -182,6 +182,39 @@ def _unquoted(text: str) -> str:
         return text[1:-1]
 
 
+_LABELS_SCHEMA: Final = {"type": "object", "additionalProperties": {"type": "string"}}
+_PUSH_SCHEMA: Final = {
+    "type": "object",
+    "required": ["streams"],
+    "properties": {
+        "streams": {
+            "type": "array",
+            "items": {
+                "type": "object",
+                "required": ["stream", "values"],
+                "properties": {
+                    "stream": _LABELS_SCHEMA,
+                    "values": {
+                        "type": "array",
+                        "items": {
+                            "type": "array",
+                            "description": "Nanoseconds since 1970, the line, and perhaps metadata.",
+                            "prefixItems": [
+                                {"type": "string", "pattern": "^[0-9]{1,19}$"},
+                                {"type": "string"},
+                                _LABELS_SCHEMA,
+                            ],
+                            "items": False,
+                            "minItems": 2,
+                        },
+                    },
+                },
+            },
+        }
+    },
+}
+
+
 def router(settings: Settings, intake: Intake) -> APIRouter:
     routes = APIRouter(tags=["Loki"], route_class=told_by(_failure))
 
@@ -193,15 +226,13 @@ def router(settings: Settings, intake: Intake) -> APIRouter:
         openapi_extra={
             "requestBody": {
                 "required": True,
-                "content": {_JSON: {"schema": {"type": "object"}}, _PROTOBUF: {"schema": {"type": "string"}}},
+                "content": {_JSON: {"schema": _PUSH_SCHEMA}, _PROTOBUF: {"schema": {"type": "string"}}},
             }
         },
     )
     async def push_streams(
         request: Request,
-        idempotency_key: Annotated[  # noqa: ARG001 - intake reads it
-            str | None, Header(description="Makes a retry safe, as with /ingest.")
-        ] = None,
+        idempotency_key: KeyHeader = None,  # noqa: ARG001 - intake reads it
     ) -> Response:
         """Loki's push: all of it or nothing. Answers once Kafka has it."""
         kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()

@@ -8,10 +8,10 @@ import base64
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Annotated, Any, Final
+from typing import Any, Final
 
 import msgspec
-from fastapi import APIRouter, Header, Request, Response
+from fastapi import APIRouter, Request, Response
 from google.protobuf.json_format import MessageToJson, ParseDict, ParseError
 from google.protobuf.message import DecodeError, Message
 from google.rpc.status_pb2 import Status
@@ -19,7 +19,7 @@ from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsSer
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue, InstrumentationScope, KeyValue
 from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord
 
-from ingestion.intake import RUN_HEADER, Intake, check_entries, told_by
+from ingestion.intake import RUN_HEADER, Intake, KeyHeader, check_entries, told_by
 from shared.config import Settings
 from shared.service import ProblemError
 
@@ -174,9 +174,7 @@ def router(settings: Settings, intake: Intake) -> APIRouter:
     )
     async def export_logs(
         request: Request,
-        idempotency_key: Annotated[  # noqa: ARG001 - intake reads it
-            str | None, Header(description="Makes a retry safe, as with /ingest.")
-        ] = None,
+        idempotency_key: KeyHeader = None,  # noqa: ARG001 - intake reads it
     ) -> Response:
         """OTLP/HTTP: an ExportLogsServiceRequest. Answers once Kafka has it; what is refused of it is told."""
         kind = _kind(request)

@@ -10,11 +10,11 @@ from typing import Annotated, Any, Final, Literal
 
 import msgspec
 from fastapi import APIRouter, Query, Request
-from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic.alias_generators import to_camel
 from starlette.concurrency import run_in_threadpool
 
-from processing.api.filters import TimeQuery, Where
+from processing.api.filters import TimeQuery, Where, only_rfc3339
 from processing.api.paging import newest
 from processing.api.values import Fields, Instant, OptionalText
 from processing.store import Store
@@ -39,14 +39,17 @@ class _Incoming(BaseModel):
     model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, extra="ignore")
 
 
+Told = Annotated[AwareDatetime, BeforeValidator(only_rfc3339)]
+
+
 class Notified(_Incoming):
     """One alert of a notification."""
 
     status: Status
     labels: Texts
     annotations: Texts = Field(default_factory=dict)
-    starts_at: AwareDatetime = Field(ge=datetime(1970, 1, 1, tzinfo=UTC), lt=datetime(2262, 1, 1, tzinfo=UTC))
-    ends_at: AwareDatetime | None = Field(None, lt=datetime(2262, 1, 1, tzinfo=UTC))
+    starts_at: Told = Field(ge=datetime(1970, 1, 1, tzinfo=UTC), lt=datetime(2262, 1, 1, tzinfo=UTC))
+    ends_at: Told | None = Field(None, lt=datetime(2262, 1, 1, tzinfo=UTC))
     fingerprint: str = Field(pattern=r"^[0-9a-f]{1,64}$", description="Alertmanager's hash of the labels.")
 
 
@@ -244,8 +247,8 @@ _WEBHOOK_BODY: Final[Mapping[str, Any]] = {
                                     "labels": {"type": "object", "additionalProperties": {"type": "string"}},
                                     "annotations": {"type": "object", "additionalProperties": {"type": "string"}},
                                     "startsAt": {"type": "string", "format": "date-time"},
-                                    "endsAt": {"type": "string", "format": "date-time"},
-                                    "fingerprint": {"type": "string"},
+                                    "endsAt": {"type": ["string", "null"], "format": "date-time"},
+                                    "fingerprint": {"type": "string", "pattern": "^[0-9a-f]{1,64}$"},
                                 },
                             },
                         },

@@ -215,7 +215,7 @@ class Letters:
         """Close those that match, the oldest first, up to the newest of when the first call began."""
         where = query.where().and_("state = {open:String}", open=OPEN)
         since, until = self._span(query, where)
-        where = where.and_("seq > {since:Int64} AND seq <= {until:Int64}", since=since, until=until)
+        where = where.and_("seq > {after_seq:Int64} AND seq <= {last_seq:Int64}", after_seq=since, last_seq=until)
         (counted,) = self._store.query(f"SELECT count() AS n FROM {LETTERS} {where}", where.parameters)  # noqa: S608 - our own names
         tally = _Tally(query.dry_run, counted["n"])
         if query.dry_run:

@@ -13,16 +13,16 @@ from shared.records import Outcome
 _RFC3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d")
 
 
-def _only_rfc3339(value: object) -> object:
+def only_rfc3339(value: object) -> object:
     """Numbers are refused, for they could be seconds or milliseconds."""
-    if isinstance(value, str) and not _RFC3339.match(value):
+    if not isinstance(value, datetime) and not (isinstance(value, str) and _RFC3339.match(value)):
         raise ValueError("an RFC 3339 time, such as 2026-01-05T10:00:00Z, is needed")
     return value
 
 
 Instant = Annotated[
     AwareDatetime,
-    BeforeValidator(_only_rfc3339),
+    BeforeValidator(only_rfc3339),
     # what the store's instants can hold
     Field(ge=datetime(1900, 1, 1, tzinfo=UTC), lt=datetime(2262, 1, 1, tzinfo=UTC)),
 ]
@@ -36,6 +36,8 @@ class Where:
     parameters: Mapping[str, object] = field(default_factory=dict)
 
     def and_(self, condition: str, **parameters: object) -> "Where":
+        taken = parameters.keys() & self.parameters.keys()
+        assert not taken, f"{taken} would stand for two values"
         return Where((*self.conditions, condition), {**self.parameters, **parameters})
 
     def __str__(self) -> str:
