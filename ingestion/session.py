@@ -9,10 +9,11 @@ entry that counts: none is lost, none comes twice.
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import Final
+from typing import BinaryIO, Final
 
 import msgspec
 
+from ingestion.entries import UnreadableSourceError
 from ingestion.ingest import STAGE, Tally
 from shared import kafka, logs
 from shared.config import Settings
@@ -56,20 +57,22 @@ class Session:
                     found[name] = value
         yield from found.items()
 
-    def send(self, values: Sequence[bytes], key: bytes | None, headers: Headers, entries: int) -> None:
+    def send(self, values: Sequence[bytes | None], key: bytes | None, headers: Headers, entries: int) -> None:
         """Send messages to raw-logs that hold so many entries together: to their key's partition, without one to the
         next in turn."""
-        self._open()
-        count = self._partitions[RAW_LOGS]
-        if key is None:
-            self._turns += 1
-            partition = self._turns % count
-        else:
-            partition = partition_of(key, count)
+        partition = self._partition(key)
         self._writer.send_each(self._names[RAW_LOGS], [(key, value) for value in values], partition, headers)
         self._tally.messages += len(values)
         self._tally.entries += entries
-        self._tally.bytes += sum(map(len, values))
+        self._tally.bytes += sum(len(value) for value in values if value is not None)
+
+    def send_large(self, entry: BinaryIO, size: int, key: bytes | None, headers: Headers) -> None:
+        """Send one entry of `size` bytes, over the chunk size, in chunks. What `entry` raises fails the transaction."""
+        partition = self._partition(key)
+        name, chunk_bytes = self._names[RAW_LOGS], self._settings.chunk_bytes
+        self._tally.messages += self._writer.send_in_chunks(name, entry, size, chunk_bytes, key, partition, headers)
+        self._tally.entries += 1
+        self._tally.bytes += size
 
     def receipt(self, run_id: str, source: str | None, entries: int, size: int, file: str | None) -> None:
         """Tell what a run brought: so many entries of `size` bytes."""
@@ -96,6 +99,14 @@ class Session:
         self._tally = Tally()
         return True
 
+    def _partition(self, key: bytes | None) -> int:
+        self._open()
+        count = self._partitions[RAW_LOGS]
+        if key is not None:
+            return partition_of(key, count)
+        self._turns += 1
+        return self._turns % count
+
     def _open(self) -> None:
         if not self._writer.open:
             self._writer.begin()
@@ -120,8 +131,8 @@ def hold_sessions(
         try:
             if writer.prepare(stopping):
                 work(Session(settings, writer, name, owner))
-        except (FencedError, KafkaUnavailableError, AbortRequiredError) as error:
-            failure = f"Kafka failed: {error}"
+        except (FencedError, KafkaUnavailableError, AbortRequiredError, UnreadableSourceError) as error:
+            failure = str(error)
             log.warning("session failed, beginning again from what counts", session=name, error=str(error))
         finally:
             ended(failure)

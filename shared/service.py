@@ -81,7 +81,7 @@ class Problem(BaseModel):
 class Health(BaseModel):
     """How a service is."""
 
-    status: str = Field(description="healthy, degraded (running, but not ready) or unhealthy (a part has ended).")
+    status: str = Field(description="healthy, degraded (running, with problems) or unhealthy (a part has ended).")
     service: str
     version: str
     uptime_seconds: float
@@ -107,13 +107,15 @@ class Service:
         routers: Sequence[APIRouter],
         about: str,
         closing: Callable[[], None] | None = None,
+        notices: Callable[[], list[str]] = list,
     ) -> None:
-        """`closing` is called when every part has stopped."""
+        """`closing` is called when every part has stopped. `notices` says what is wrong though the service is ready."""
         self.name = name
         self._settings = settings
         self._port = port
         self._parts = parts
         self._closing = closing
+        self._notices = notices
         self._started = time.monotonic()
         self._failure: BaseException | None = None
         self._server: uvicorn.Server | None = None
@@ -176,7 +178,7 @@ class Service:
         @app.get("/health", tags=["service"], responses={503: {"model": Health}})
         def health(response: Response) -> Health:
             """Whether the process lives; 503 only when a part of it has ended."""
-            problems = [repr(self._failure)] if self._failure else self.problems()
+            problems = [repr(self._failure)] if self._failure else [*self.problems(), *self._notices()]
             status = "unhealthy" if self._failure else "degraded" if problems else "healthy"
             response.status_code = 503 if self._failure else 200
             return Health(
