@@ -4,7 +4,7 @@ import sys
 
 import click
 
-from console import dlq, stream
+from console import dlq, stream, token
 from console.client import Client, RefusedError, UnreachableError, default_url
 
 
@@ -20,6 +20,7 @@ def sluice(context: click.Context, url: str | None, as_json: bool) -> None:
 sluice.add_command(dlq.dlq)
 sluice.add_command(stream.stream)
 sluice.add_command(stream.streams)
+sluice.add_command(token.token)
 
 
 def main() -> int:

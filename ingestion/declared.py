@@ -17,6 +17,7 @@ from shared.declarations import load_declarations
 
 SOURCES_MAX: Final = 100  # each that reads by itself has a thread and a producer
 _NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
+_TOKEN_HASH: Final = re.compile(r"sha256:[0-9A-Fa-f]{64}")
 _CONTENT_TYPE: Final = re.compile(r"[\w.+-]+/[\w.+-]+(\s*;[^\x00-\x1f]*)?")
 
 Key = Literal["source", "host", "round-robin"]
@@ -41,8 +42,18 @@ def _pattern(value: str) -> str:
 
 
 Name = Annotated[str, AfterValidator(_name)]
+
+
+def _token_hash(value: str) -> str:
+    if not _TOKEN_HASH.fullmatch(value):
+        raise ValueError("the hash of a token is sha256: and 64 hex digits, as ./sluice token makes it")
+    return value.lower()
+
+
 ContentType = Annotated[str, AfterValidator(_content_type)]
 Pattern = Annotated[str, AfterValidator(_pattern)]
+TokenHash = Annotated[str, AfterValidator(_token_hash)]
+Rate = Annotated[float, Field(gt=0, le=1e12)]
 
 
 class _Source(BaseModel):
@@ -91,7 +102,42 @@ class Tail(_Source):
         return self
 
 
-Kind = Annotated[Tail, Field(discriminator="kind")]
+class Files(_Source):
+    """Files that are read once each."""
+
+    kind: Literal["file"]
+    path: Pattern
+    exclude: list[Pattern] = []
+    format: Literal["auto", "json", "ndjson", "csv", "tsv", "text"] = "auto"
+    content_type: ContentType | None = Field(default=None, description="Of lines that are text.")
+    settle_seconds: float = Field(
+        default=2.0, ge=0.0, le=86_400, description="A file is read when it has not changed for so long."
+    )
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if self.content_type is not None and self.format not in ("text", "auto"):
+            raise ValueError("content_type is of text; remove it, or let format be text or auto")
+        return self
+
+
+class Http(_Source):
+    """Pushes: who may send them, and how fast."""
+
+    kind: Literal["http"]
+    tokens: list[TokenHash] = Field(default=[], max_length=100)
+    open: bool = Field(default=False, description="Whether its pushes need no token, though those of others do.")
+    requests_per_second: Rate | None = None
+    bytes_per_second: Rate | None = None
+
+    @model_validator(mode="after")
+    def _can_be_pushed(self) -> Self:
+        if self.open == bool(self.tokens):
+            raise ValueError("it has either tokens (./sluice token makes one) or `open: true`")
+        return self
+
+
+Kind = Annotated[Tail | Files | Http, Field(discriminator="kind")]
 
 
 class Declared(BaseModel):
@@ -105,14 +151,30 @@ class Declared(BaseModel):
     )
     sources: dict[Name, Kind] = Field(default={}, max_length=SOURCES_MAX)
 
+    @model_validator(mode="after")
+    def _tokens_tell_sources(self) -> Self:
+        known: dict[str, str] = {}
+        for name, source in self.sources.items():
+            for token in source.tokens if isinstance(source, Http) else ():
+                if token in known:
+                    raise ValueError(f"sources.{name} has a token that {known[token]} has: a token tells the source")
+                known[token] = name
+        return self
+
+
+def key_of(key: Key, source: str, host: str) -> bytes | None:
+    """The key of messages, by what is declared: the source, a host of it, or none, for each partition in turn."""
+    match key:
+        case "source":
+            return source.encode()
+        case "host":
+            return f"{source}/{host}".encode()
+        case "round-robin":
+            return None
+
 
 def declared_in(settings: Settings) -> Declared:
     """What is declared; nothing without SOURCES_FILE. Raises ConfigurationError that tells file and line."""
     if not settings.sources_file:
         return Declared()
     return load_declarations(Path(settings.sources_file), Declared)
-
-
-def pattern_of(settings: Settings, path: str) -> str:
-    """Where a declared path leads: absolute as the operator wrote it, else under INGEST_DIR."""
-    return str(settings.ingest_dir.resolve() / path)

@@ -6,7 +6,7 @@ from itertools import groupby
 from typing import BinaryIO, Final, Literal, cast
 
 from ingestion.entries import BLOCK, Large, Section, Source
-from ingestion.ingest import framed
+from ingestion.ingest import JSON, framed
 from ingestion.session import Session
 from shared.config import Settings
 from shared.kafka import Headers
@@ -14,11 +14,6 @@ from shared.topics import H_CONTENT_TYPE, H_SOURCE, NDJSON
 
 TEXT: Final = "text/plain"
 Format = Literal["auto", "ndjson", "text"]
-
-
-def key_of(key: str, source: str, host: str) -> bytes | None:
-    """The key of messages, by what is declared: the source, a host of it, or none, for each partition in turn."""
-    return {"source": source.encode(), "host": f"{source}/{host}".encode()}.get(key)
 
 
 class Lines:
@@ -35,38 +30,38 @@ class Lines:
         """Send them, in their order; `more` are headers beside the source and the content type."""
         limit = self._settings.chunk_bytes
         for content_type, some in self._kinds(lines):
-            headers = self._headers(content_type, more)
             small: list[bytes] = []
             for line in some:
                 if len(line) <= limit:
                     small.append(line)
                     continue
-                self._send_small(session, small, content_type, key, headers)
+                self._send_small(session, small, content_type, key, more)
                 small = []
-                session.send_large(io.BytesIO(line), len(line), key, headers)
-            self._send_small(session, small, content_type, key, headers)
+                large_type = JSON if content_type == NDJSON else content_type
+                session.send_large(io.BytesIO(line), len(line), key, self._headers(large_type, more))
+            self._send_small(session, small, content_type, key, more)
 
-    def send_long(self, session: Session, line: Source, key: bytes | None, more: Headers = ()) -> None:
-        """Send one line that is too long to hold."""
+    def send_long(self, session: Session, source: Source, line: Large, key: bytes | None, more: Headers = ()) -> None:
+        """Send one line that is too long to hold, and lies in `source`."""
         if line.size <= self._settings.chunk_bytes:
-            self.send(session, [line.read(0, line.size)], key, more)
+            self.send(session, [source.read(line.offset, line.size)], key, more)
             return
-        looks_json = line.read(0, 1) == b"{" and line.read(line.size - 1, 1) == b"}"
-        is_json = self._form == "ndjson" or (self._form == "auto" and looks_json)
-        headers = self._headers(NDJSON if is_json else self._text_type, more)
-        entry = cast(BinaryIO, io.BufferedReader(Section(line, Large(0, line.size)), BLOCK))
+        ends = source.read(line.offset, 1) + source.read(line.offset + line.size - 1, 1)
+        is_json = self._form == "ndjson" or (self._form == "auto" and ends == b"{}")
+        headers = self._headers(JSON if is_json else self._text_type, more)
+        entry = cast(BinaryIO, io.BufferedReader(Section(source, line), BLOCK))
         session.send_large(entry, line.size, key, headers)
 
     def _send_small(
-        self, session: Session, lines: list[bytes], content_type: str, key: bytes | None, headers: Headers
+        self, session: Session, lines: list[bytes], content_type: str, key: bytes | None, more: Headers
     ) -> None:
         if content_type != NDJSON:
             if lines:
-                session.send(lines, key, headers, len(lines))
+                session.send(lines, key, self._headers(content_type, more), len(lines))
             return
         for frame in framed(lines, self._settings):
             assert isinstance(frame.value, bytes)
-            session.send([frame.value], key, headers, frame.entries)
+            session.send([frame.value], key, self._headers(frame.content_type, more), frame.entries)
 
     def _kinds(self, lines: Sequence[bytes]) -> Iterator[tuple[str, Sequence[bytes]]]:
         if self._form != "auto":

@@ -5,12 +5,15 @@ declared sources, streams > entries > frames > [transaction with their places] >
 """
 
 from ingestion.api import router
-from ingestion.declared import declared_in
+from ingestion.declared import Declared, Files, Http, Tail, declared_in
 from ingestion.feeds import Feed
+from ingestion.gate import Gate
 from ingestion.ingest import STAGE, Ingest
 from ingestion.intake import Intake
+from ingestion.source_routes import Source
 from ingestion.source_routes import router as source_router
 from ingestion.sources import elasticsearch, loki, otlp
+from ingestion.sources.files import FileFeed
 from ingestion.sources.tail import TailFeed
 from ingestion.stream_routes import router as stream_router
 from ingestion.streams import Streams
@@ -25,6 +28,21 @@ from shared.topics import RAW_LOGS
 NAME = "ingestion"
 
 
+def feeds_of(settings: Settings, declared: Declared, spool: Spool) -> list[Feed]:
+    """The declared sources that read by themselves."""
+    node = declared.node
+    feeds: list[Feed] = []
+    for name, source in declared.sources.items():
+        match source:
+            case Tail():
+                feeds.append(TailFeed(settings, name, source, node))
+            case Files():
+                feeds.append(FileFeed(settings, name, source, node, spool))
+            case Http():
+                pass  # the gate's
+    return feeds
+
+
 def build(settings: Settings) -> Service:
     declared = declared_in(settings)
     instance = Instance(settings.folder(NAME), settings.copies)
@@ -36,7 +54,8 @@ def build(settings: Settings) -> Service:
     survey = Survey(settings, NAME, lambda: watch.reachable)
     ingest = Ingest(settings, instance.id)
     streams = Streams(settings, instance.id)
-    feeds: list[Feed] = [TailFeed(settings, name, each, declared.node) for name, each in declared.sources.items()]
+    gate = Gate(declared)
+    feeds = feeds_of(settings, declared, spool)
     parts: list[Part] = [
         watch,
         Loop(survey.name, survey.run, list),
@@ -45,9 +64,11 @@ def build(settings: Settings) -> Service:
         Loop(streams.name, streams.run, streams.problems),
         *(Loop(feed.name, feed.run, feed.problems) for feed in feeds),
     ]
-    intake = Intake(settings, ingest, spool, lambda: watch.reachable)
+    intake = Intake(settings, ingest, spool, gate, lambda: watch.reachable)
+    by_name: dict[str, Source] = {**gate.sources, **{feed.source: feed for feed in feeds}}
+    shown = [by_name[name] for name in declared.sources]
     protocols = [protocol.router(settings, intake) for protocol in (otlp, loki, elasticsearch)]
-    routers = [router(settings, intake), stream_router(streams), source_router(feeds), *protocols]
+    routers = [router(settings, intake), stream_router(streams), source_router(shown), *protocols]
 
     def notices() -> list[str]:
         return [f"{feed.name}: {fault}" for feed in feeds for fault in feed.faults()]

@@ -1,12 +1,33 @@
 """What is declared, and how it is: GET /ingest/sources."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Protocol
 
 from fastapi import APIRouter
 from pydantic import BaseModel, Field
 
-from ingestion.feeds import Feed
+
+class Source(Protocol):
+    """What is asked of a declared source."""
+
+    @property
+    def source(self) -> str: ...
+
+    @property
+    def kind(self) -> str: ...
+
+    @property
+    def state(self) -> str: ...
+
+    @property
+    def entries(self) -> int: ...
+
+    @property
+    def bytes(self) -> int: ...
+
+    def faults(self) -> list[str]: ...
+
+    def shown(self) -> dict[str, Any]: ...
 
 
 class ShownSource(BaseModel):
@@ -29,7 +50,7 @@ class ShownSources(BaseModel):
     next_cursor: None = None
 
 
-def router(feeds: Sequence[Feed]) -> APIRouter:
+def router(sources: Sequence[Source]) -> APIRouter:
     routes = APIRouter(prefix="/ingest/sources", tags=["sources"])
 
     @routes.get("")
@@ -37,15 +58,15 @@ def router(feeds: Sequence[Feed]) -> APIRouter:
         """The declared sources of this instance."""
         found = [
             ShownSource(
-                name=feed.source,
-                kind=feed.kind,
-                state=feed.state,
-                entries=feed.entries,
-                bytes=feed.bytes,
-                problems=feed.faults(),
-                details=feed.shown(),
+                name=each.source,
+                kind=each.kind,
+                state=each.state,
+                entries=each.entries,
+                bytes=each.bytes,
+                problems=each.faults(),
+                details=each.shown(),
             )
-            for feed in feeds
+            for each in sources
         ]
         return ShownSources(total=len(found), sources=found)
 

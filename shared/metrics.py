@@ -71,6 +71,12 @@ DECLARED_BEHIND_BYTES = _gauge("sluice_declared_behind_bytes", "Bytes of its fil
 DECLARED_LOST_BYTES = _counter(
     "sluice_declared_lost_bytes_total", "Bytes that a followed file no longer had when their turn came.", "source"
 )
+DECLARED_LIMITED = _counter(
+    "sluice_declared_limited_total", "Pushes answered with 429 for the source's limit.", "source"
+)
+TOKENS_REFUSED = _counter(
+    "sluice_tokens_refused_total", "Pushes answered with 401: without a token, or with a wrong one."
+)
 STAGE_STOPPED = _gauge(
     "sluice_stage_stopped", "1 while a stage takes no more, for too much of it would be dead letters.", "stage"
 )

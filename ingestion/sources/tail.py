@@ -6,24 +6,23 @@ Files are known by their number, not by their name: one that is renamed goes on,
 writer lets go of it is read, too.
 """
 
-import glob
 import os
 import socket
-import stat
 import threading
 import time
 from collections import deque
 from collections.abc import Iterator
-from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any, Final
 
 import msgspec
 
-from ingestion.declared import Tail, pattern_of
+from ingestion.declared import Tail, key_of
+from ingestion.entries import Large
 from ingestion.feeds import Feed
 from ingestion.following import Followed, NotFollowedError, Piece, Place
-from ingestion.lines import TEXT, Lines, key_of
+from ingestion.lines import TEXT, Lines
+from ingestion.paths import Paths
 from ingestion.session import Session
 from shared import logs, metrics
 from shared.config import MIB, Settings
@@ -47,8 +46,7 @@ class TailFeed(Feed):
     def __init__(self, settings: Settings, source: str, declared: Tail, node: str | None) -> None:
         super().__init__(settings, source, node)
         self._declared = declared
-        self._pattern = pattern_of(settings, declared.path)
-        self._excluded = [each if "/" not in each else pattern_of(settings, each) for each in declared.exclude]
+        self._paths = Paths(settings, declared.path, declared.exclude)
         self._lines = Lines(settings, source, declared.format, declared.content_type or TEXT)
         self._key = key_of(declared.key, source, socket.gethostname())
         self._files: dict[str, Followed] = {}
@@ -61,7 +59,7 @@ class TailFeed(Feed):
         metrics.DECLARED_LOST_BYTES.labels(source)
 
     def shown(self) -> dict[str, Any]:
-        return {"path": self._pattern, "files": self._shown}
+        return {"path": self._paths.pattern, "files": self._shown}
 
     # the thread
 
@@ -74,7 +72,7 @@ class TailFeed(Feed):
         if is_first:
             for file in self._files.values():
                 session.keep(file.place.key, file.place)
-            session.keep(_BEGUN, Place(self._pattern, 0, 0))
+            session.keep(_BEGUN, Place(self._paths.pattern, 0, 0))
         session.commit()
 
     def turn(self, session: Session) -> float:
@@ -125,7 +123,7 @@ class TailFeed(Feed):
         size = sum(map(len, piece.lines))
         self._lines.send(session, piece.lines, self._key)
         if piece.long is not None:
-            self._lines.send_long(session, piece.long, self._key)
+            self._lines.send_long(session, piece.long, Large(0, piece.long.size), self._key)
             size += piece.long.size
         self._keep(session, piece.place)
         return size
@@ -159,21 +157,8 @@ class TailFeed(Feed):
 
     def _found(self) -> Iterator[tuple[str, str]]:
         """Each file that is there, by its key; of several paths to one the last."""
-        folder = os.path.dirname(self._pattern.partition("*")[0].partition("?")[0].partition("[")[0])  # noqa: PTH120 - of a pattern
-        if not os.access(folder, os.R_OK | os.X_OK):
-            self._wrong[folder] = "this folder is not there, or can't be read"
-        for path in sorted(glob.glob(self._pattern, recursive=True), reverse=True):  # noqa: PTH207 - it is absolute
-            if any(fnmatch(path if "/" in each else os.path.basename(path), each) for each in self._excluded):  # noqa: PTH119
-                continue
-            try:
-                status = os.stat(path)  # noqa: PTH116 - thousands a second
-            except FileNotFoundError:  # it was renamed just now
-                continue
-            except OSError as error:
-                self._wrong[path] = f"can't be looked at: {error.strerror}"
-                continue
-            if stat.S_ISREG(status.st_mode):
-                yield Place(path, status.st_dev, status.st_ino).key, path
+        for path, status in self._paths.found(self._wrong):
+            yield Place(path, status.st_dev, status.st_ino).key, path
 
     def _follow(self, path: str, *, skip: bool = False) -> None:
         file = self._opened(path)
