@@ -10,13 +10,14 @@ import re
 from pathlib import Path
 from typing import Annotated, Final, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from shared.config import MIB, Settings
+from shared.config import KIB, MIB, Settings
 from shared.declarations import load_declarations
 
 SOURCES_MAX: Final = 100  # each that reads by itself has a thread and a producer
 _NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
+_PORT: Final = re.compile(r"[0-9]{1,5}")
 _TOKEN_HASH: Final = re.compile(r"sha256:[0-9A-Fa-f]{64}")
 _CONTENT_TYPE: Final = re.compile(r"[\w.+-]+/[\w.+-]+(\s*;[^\x00-\x1f]*)?")
 
@@ -121,6 +122,40 @@ class Files(_Source):
         return self
 
 
+class Syslog(_Source):
+    """Syslog messages, over UDP and TCP."""
+
+    kind: Literal["syslog"]
+    listen: str = Field(description="Address and port, such as 127.0.0.1:5514 or [::1]:5514.")
+    protocols: list[Literal["udp", "tcp"]] = Field(default=["udp", "tcp"], min_length=1, max_length=2)
+    content_type: ContentType | None = None
+    message_bytes: int = Field(
+        default=64 * KIB,
+        ge=480,
+        le=512 * KIB,
+        description="A message over TCP is cut at so many bytes, and goes on as another.",
+    )
+    connections_max: int = Field(default=200, ge=1, le=5_000)
+
+    @property
+    def address(self) -> tuple[str, int]:
+        host, _, port = self.listen.rpartition(":")
+        return host.removeprefix("[").removesuffix("]"), int(port)
+
+    @field_validator("listen")
+    @classmethod
+    def _is_address(cls, value: str) -> str:
+        host, _, port = value.rpartition(":")
+        if (
+            not host
+            or (":" in host) != (host[:1] + host[-1:] == "[]")
+            or not _PORT.fullmatch(port)
+            or int(port) > 65_535
+        ):
+            raise ValueError("an address and a port are needed, such as 127.0.0.1:5514, 0.0.0.0:5514 or [::1]:5514")
+        return value
+
+
 class Http(_Source):
     """Pushes: who may send them, and how fast."""
 
@@ -137,7 +172,7 @@ class Http(_Source):
         return self
 
 
-Kind = Annotated[Tail | Files | Http, Field(discriminator="kind")]
+Kind = Annotated[Tail | Files | Syslog | Http, Field(discriminator="kind")]
 
 
 class Declared(BaseModel):

@@ -5,6 +5,7 @@ One process at a time runs a feed: the copies of ingestion that share a data fol
 
 import threading
 from abc import ABC, abstractmethod
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Final
 
 from ingestion.session import Session, hold_sessions
@@ -50,6 +51,13 @@ class Feed(ABC):
     def end(self) -> None:
         """Let go of what is open: nothing of an open transaction counts."""
 
+    def open(self, stopping: threading.Event) -> AbstractContextManager[None]:  # noqa: ARG002 - others wait for it
+        """What has to be open as long as it runs, whether Kafka is there or not."""
+        return nullcontext()
+
+    def finish(self, session: Session) -> None:  # noqa: B027 - most have nothing to do
+        """Called at the end, if Kafka is there: send what would be lost."""
+
     # what others ask, from any thread
 
     def problems(self) -> list[str]:
@@ -82,10 +90,11 @@ class Feed(ABC):
         if instance is None:
             return
         owner = f"{self.kind}/{self._node or instance.id}/{self.source}"
-        hold_sessions(
-            self._settings, "ingestion", owner, lambda session: self._work(session, stopping), self._ended, stopping,
-            self._timeout_ms,
-        )  # fmt: skip
+        with self.open(stopping):
+            hold_sessions(
+                self._settings, "ingestion", owner, lambda session: self._work(session, stopping), self._ended,
+                stopping, self._timeout_ms,
+            )  # fmt: skip
         instance.release()
 
     def sent(self, entries: int, size: int) -> None:
@@ -111,6 +120,7 @@ class Feed(ABC):
         self._state = ""
         while not stopping.is_set():
             stopping.wait(self.turn(session))
+        self.finish(session)
 
     def _ended(self, failure: str) -> None:
         self._state = failure or "has ended"

@@ -5,7 +5,7 @@ declared sources, streams > entries > frames > [transaction with their places] >
 """
 
 from ingestion.api import router
-from ingestion.declared import Declared, Files, Http, Tail, declared_in
+from ingestion.declared import Declared, Files, Http, Syslog, Tail, declared_in
 from ingestion.feeds import Feed
 from ingestion.gate import Gate
 from ingestion.ingest import STAGE, Ingest
@@ -14,6 +14,7 @@ from ingestion.source_routes import Source
 from ingestion.source_routes import router as source_router
 from ingestion.sources import elasticsearch, loki, otlp
 from ingestion.sources.files import FileFeed
+from ingestion.sources.syslog import SyslogFeed
 from ingestion.sources.tail import TailFeed
 from ingestion.stream_routes import router as stream_router
 from ingestion.streams import Streams
@@ -38,6 +39,8 @@ def feeds_of(settings: Settings, declared: Declared, spool: Spool) -> list[Feed]
                 feeds.append(TailFeed(settings, name, source, node))
             case Files():
                 feeds.append(FileFeed(settings, name, source, node, spool))
+            case Syslog():
+                feeds.append(SyslogFeed(settings, name, source, node))
             case Http():
                 pass  # the gate's
     return feeds

@@ -71,6 +71,9 @@ DECLARED_BEHIND_BYTES = _gauge("sluice_declared_behind_bytes", "Bytes of its fil
 DECLARED_LOST_BYTES = _counter(
     "sluice_declared_lost_bytes_total", "Bytes that a followed file no longer had when their turn came.", "source"
 )
+DECLARED_DROPPED_DATAGRAMS = _counter(
+    "sluice_declared_dropped_datagrams_total", "Datagrams of syslog that found no room.", "source"
+)
 DECLARED_LIMITED = _counter(
     "sluice_declared_limited_total", "Pushes answered with 429 for the source's limit.", "source"
 )
