@@ -4,7 +4,7 @@ import sys
 
 import click
 
-from console import client, dlq, receipt, send, stream
+from console import client, dlq, receipt, send, stream, token
 from console.exits import CommandError, Exit
 
 
@@ -20,7 +20,7 @@ def sluice(context: click.Context, url: str | None, as_json: bool) -> None:
     context.obj = context.with_resource(client.processing(url, as_json))
 
 
-for command in (send.send, receipt.receipt, dlq.dlq, stream.stream, stream.streams):
+for command in (send.send, receipt.receipt, dlq.dlq, stream.stream, stream.streams, token.token):
     sluice.add_command(command)
 
 
