@@ -23,9 +23,12 @@ FLEET = Plan(hosts=2, gpus=5, xids=1.0)
 
 @pytest.fixture(scope="module")
 def watched(broker: Broker, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Stack, Monitoring]]:
-    """A stack with nothing in it, and a Prometheus that has seen it so."""
+    """A stack with nothing in it but a mapping, and a Prometheus that has seen it so."""
+    mappings = tmp_path_factory.mktemp("mappings")
+    (mappings / "a.yml").write_text("version: 1\nmappings: [{name: a, revision: 1, sources: EasyProjects}]\n")
+    settings = {"MAPPINGS_DIR": str(mappings)}
     with (
-        Stack(broker, tmp_path_factory.mktemp("watched"), f"t{uuid.uuid4().hex[:8]}-") as stack,
+        Stack(broker, tmp_path_factory.mktemp("watched"), f"t{uuid.uuid4().hex[:8]}-", settings) as stack,
         Monitoring(stack, tmp_path_factory.mktemp("monitoring")) as prometheus,
     ):
         prometheus.wait_until_all_targets_are_up()

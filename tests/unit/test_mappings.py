@@ -193,6 +193,9 @@ def test_what_is_dropped_is_gone_and_counted_and_nothing_else_is() -> None:
         ("zone: Europe/Paris", "2026-03-17T09:15:00+09:00", "2026-03-17T00:15:00Z"),
         ("zone: Europe/Paris", "2026-03-17T09:15:00Z", "2026-03-17T09:15:00Z"),
         ("zone: Europe/Paris", "2026-03-17", "2026-03-16T23:00:00Z"),
+        ("zone: Europe/Paris", "2026-10-25 02:30:00", "2026-10-25T00:30:00Z"),  # comes twice
+        ("zone: Europe/Paris", "2026-03-29 02:30:00", "2026-03-29T01:30:00Z"),  # never comes
+        ("{format: '%d.%m.%Y %H:%M', zone: Europe/Paris}", "25.10.2026 02:30", "2026-10-25T00:30:00Z"),
         ("zone: Europe/Paris", "1773735300", "2026-03-17T08:15:00Z"),
         ("format: '%m/%d/%Y %I:%M:%S %p'", "03/17/2026 08:15:09 PM", "2026-03-17T20:15:09Z"),
         ("format: '%m/%d/%Y %I:%M %p'", "03/17/2026 12:15 AM", "2026-03-17T00:15:00Z"),
