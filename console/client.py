@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Final, Self
 
 import click
 import httpx
@@ -15,6 +15,7 @@ from shared.errors import ConfigurationError
 
 TIMEOUT_S = 600.0  # a replay of many letters takes a while
 CONNECT_S = 5.0
+AGAIN: Final = frozenset({408, 425, 429, 500, 502, 503, 504, 507})  # statuses that may be others the next time
 
 
 class Client:

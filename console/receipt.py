@@ -7,7 +7,7 @@ from urllib.parse import quote
 
 import click
 
-from console.client import INGESTION, Client, ingestion
+from console.client import AGAIN, INGESTION, Client, ingestion
 from console.exits import CommandError, DeadLetteredError, RefusedError, UnfinishedError, UnreachableError
 from console.progress import Progress
 
@@ -70,8 +70,8 @@ def follow(
                     raise
             except RefusedError as error:
                 why = str(error)
-                unknown = error.status == 404 and not accepted and time.monotonic() > begun + _UNKNOWN_S
-                if unknown or not seconds:
+                on_its_way = error.status == 404 and (accepted or time.monotonic() < begun + _UNKNOWN_S)
+                if not seconds or not (on_its_way or error.status in AGAIN):
                     raise
             else:
                 seen(found)

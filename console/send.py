@@ -169,8 +169,9 @@ class _Send:
         words = [word for name, value in options if value for word in (name, str(value))]
         command = shlex.join(["sluice", "send", *(["--wait"] if self._wait else []), *words, "--", *self._left])
         doubt = ", the next may be" if self._place.length else ""
+        parts = "1 part is" if self._place.part == 1 else f"{self._place.part} parts are"
         return (
-            f"{self._place.part} parts are in{doubt}. To send the rest, each entry once, give the same input within 24 "
+            f"{parts} in{doubt}. To send the rest, each entry once, give the same input within 24 "
             f"hours to:\n  {command}"
         )
 
