@@ -33,7 +33,7 @@ def receipt(client: Client, runs: tuple[str, ...], wait: bool, timeout_s: float,
     with ingestion(url, client.as_json) as service, Progress(None, shown=wait and not client.as_json) as progress:
         for run in runs:
             try:
-                (one,) = follow(service, [run], timeout_s if wait else 0.0, progress.entries, accepted=False)
+                (one,) = follow(service, [run], timeout_s if wait else 0.0, progress.arrive, accepted=False)
             except CommandError as error:
                 if len(runs) == 1:
                     raise

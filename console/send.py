@@ -149,8 +149,8 @@ class _Send:
 
     def _receipts(self) -> list[dict[str, Any]]:
         found = []
-        with Progress(None, shown=not self._service.as_json) as progress:
-            for receipt in follow(self._service, self._runs, self._timeout_s, progress.entries, accepted=True):
+        with Progress(self._accepted, shown=not self._service.as_json) as progress:
+            for receipt in follow(self._service, self._runs, self._timeout_s, progress.arrive, accepted=True):
                 progress.say_nothing()
                 self._service.show(receipt, line(receipt))
                 found.append(receipt)
