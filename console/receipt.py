@@ -82,7 +82,7 @@ def follow(
             time.sleep(pause)
             pause = min(1.5 * pause, _LONGEST_S)
         if found is None:
-            raise UnfinishedError(f"not known after {seconds:g} s (--timeout): {why}")
+            raise UnfinishedError(f"run {run} is not known after {seconds:g} s (--timeout): {why}")
         yield found
 
 

@@ -193,7 +193,7 @@ def test_an_interrupted_send_goes_on_where_it_was_each_entry_once(stack: Stack, 
     _, part, offset, length, _ = last["resume"].split(":")
     assert (int(part), int(offset)) == (2, sum(part["bytes"] for part in taken))
     assert int(length) > 0
-    assert f"sluice send --resume {last['resume']} -- {path}" in err.decode()
+    assert f"sluice send --ingestion {url} --resume {last['resume']} -- {path}" in err.decode()
     *parts, total = sent(stack, "--wait", "--resume", last["resume"], path)
     assert [part["part"] for part in parts if "part" in part] == [2, 3, 4]
     assert sum(part["accepted"] for part in taken) + total["accepted"] == 1_000
