@@ -1,5 +1,6 @@
 """The command line: `./sluice`, or `python -m console`. It speaks to the services over HTTP; each group is a file."""
 
+import os
 import sys
 
 import click
@@ -58,6 +59,9 @@ def main() -> int:
     except click.Abort:
         click.echo("Aborted.", err=True)
         return Exit.INTERRUPTED
+    except BrokenPipeError:  # who read standard output has gone, as `head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return Exit.REFUSED
     except CommandError as error:
         click.echo(f"sluice: {error}", err=True)
         return error.code
