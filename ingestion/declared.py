@@ -18,6 +18,7 @@ from shared.errors import ConfigurationError
 
 SOURCES_MAX: Final = 100  # each that reads by itself has a thread and a producer
 _NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
+_TOPIC: Final = re.compile(r"[A-Za-z0-9._-]{1,249}")
 _PORT: Final = re.compile(r"[0-9]{1,5}")
 _TOKEN_HASH: Final = re.compile(r"sha256:[0-9A-Fa-f]{64}")
 _CONTENT_TYPE: Final = re.compile(r"[\w.+-]+/[\w.+-]+(\s*;[^\x00-\x1f]*)?")
@@ -50,6 +51,12 @@ def _token_hash(value: str) -> str:
     if not _TOKEN_HASH.fullmatch(value):
         raise ValueError("the hash of a token is sha256: and 64 hex digits, as ./sluice token makes it")
     return value.lower()
+
+
+def _topic(value: str) -> str:
+    if not _TOPIC.fullmatch(value) or value in (".", ".."):
+        raise ValueError("a topic's name has up to 249 letters, digits and . _ -")
+    return value
 
 
 ContentType = Annotated[str, AfterValidator(_content_type)]
@@ -157,6 +164,18 @@ class Syslog(_Source):
         return value
 
 
+class KafkaTopic(_Source):
+    """A topic of the same Kafka that others write."""
+
+    kind: Literal["kafka"]
+    topic: Annotated[str, AfterValidator(_topic)]
+    key: Literal["source", "message", "round-robin"] = Field(  # type: ignore[assignment]  # senders are no hosts here
+        default="message", description="`message`: the message's own key; those without one use all partitions."
+    )
+    start: Literal["beginning", "end"] = "beginning"
+    content_type: ContentType | None = Field(default=None, description="Instead of the header that messages have.")
+
+
 class Http(_Source):
     """Pushes: who may send them, and how fast."""
 
@@ -173,7 +192,7 @@ class Http(_Source):
         return self
 
 
-Kind = Annotated[Tail | Files | Syslog | Http, Field(discriminator="kind")]
+Kind = Annotated[Tail | Files | Syslog | KafkaTopic | Http, Field(discriminator="kind")]
 
 
 class Declared(BaseModel):

@@ -61,11 +61,11 @@ class Feed(ABC):
     # what others ask, from any thread
 
     def problems(self) -> list[str]:
-        """Why the service is not ready because of it."""
+        """Why it does not run. The service is ready without it."""
         return [self._state] if self._state and not self.stands_by else []
 
     def faults(self) -> list[str]:
-        """What is wrong with what it reads, though the service is ready."""
+        """What is wrong with what it reads, though it runs."""
         return self._faults
 
     @abstractmethod

@@ -5,7 +5,7 @@ declared sources, streams > entries > frames > [transaction with their places] >
 """
 
 from ingestion.api import router
-from ingestion.declared import Declared, Files, Http, Syslog, Tail, declared_in
+from ingestion.declared import Declared, Files, Http, KafkaTopic, Syslog, Tail, declared_in
 from ingestion.feeds import Feed
 from ingestion.gate import Gate
 from ingestion.ingest import STAGE, Ingest
@@ -16,6 +16,7 @@ from ingestion.sources import elasticsearch, loki, otlp
 from ingestion.sources.files import FileFeed
 from ingestion.sources.syslog import SyslogFeed
 from ingestion.sources.tail import TailFeed
+from ingestion.sources.topic import TopicFeed
 from ingestion.stream_routes import router as stream_router
 from ingestion.streams import Streams
 from shared import kafka, metrics
@@ -41,6 +42,8 @@ def feeds_of(settings: Settings, declared: Declared, spool: Spool) -> list[Feed]
                 feeds.append(FileFeed(settings, name, source, node, spool))
             case Syslog():
                 feeds.append(SyslogFeed(settings, name, source, node))
+            case KafkaTopic():
+                feeds.append(TopicFeed(settings, name, source, node))
             case Http():
                 pass  # the gate's
     return feeds
@@ -65,7 +68,7 @@ def build(settings: Settings) -> Service:
         Loop(ingest.small.name, ingest.small.run, ingest.small.problems),
         Loop(ingest.large.name, ingest.large.run, ingest.large.problems),
         Loop(streams.name, streams.run, streams.problems),
-        *(Loop(feed.name, feed.run, feed.problems) for feed in feeds),
+        *(Loop(feed.name, feed.run, list) for feed in feeds),
     ]
     intake = Intake(settings, ingest, spool, gate, lambda: watch.reachable)
     by_name: dict[str, Source] = {**gate.sources, **{feed.source: feed for feed in feeds}}
@@ -74,7 +77,7 @@ def build(settings: Settings) -> Service:
     routers = [router(settings, intake), stream_router(streams), source_router(shown), *protocols]
 
     def remarks() -> list[str]:
-        return [f"{feed.name}: {fault}" for feed in feeds for fault in feed.faults()]
+        return [f"{feed.name}: {fault}" for feed in feeds for fault in (*feed.problems(), *feed.faults())]
 
     return Service(NAME, settings, settings.ingestion_port, parts, routers, __doc__ or "", remarks=remarks)
 

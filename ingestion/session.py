@@ -8,8 +8,8 @@ entry that counts: none is lost, none comes twice.
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from typing import BinaryIO, Final
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, BinaryIO, Final
 
 import msgspec
 
@@ -18,11 +18,13 @@ from ingestion.ingest import STAGE, Tally
 from shared import kafka, logs
 from shared.config import Settings
 from shared.errors import FencedError, KafkaUnavailableError
-from shared.kafka import AbortRequiredError, Headers
+from shared.kafka import AbortRequiredError, Headers, Position
 from shared.records import Receipt, timestamp_of
 from shared.topics import INGEST_RUNS, INGESTION_STATE, RAW_LOGS, partition_of
 
 AGAIN_S: Final = 0.5  # before a new producer takes over
+
+_NOWHERE: Final[Mapping[int, Position]] = {}
 
 log = logs.logger("ingestion.session")
 
@@ -86,14 +88,15 @@ class Session:
         """Keep a place with what this transaction sends; None: forget it. Of several the last counts."""
         self._kept[key] = None if place is None else msgspec.json.encode(place)
 
-    def commit(self) -> bool:
-        """Make all of it count, if there is anything; says whether there was."""
-        if not (self._kept or self._writer.open):
+    def commit(self, topic: str = "", positions: Mapping[int, Position] = _NOWHERE, group: Any = None) -> bool:
+        """Make all of it count, if there is anything, with these positions of a consumer group; says whether there
+        was."""
+        if not (self._kept or self._writer.open or positions):
             return False
         self._open()
         for key, value in self._kept.items():
             self._writer.send(self._names[INGESTION_STATE], value, f"{self._owner}{key}".encode(), 0)
-        self._writer.commit()
+        self._writer.commit(topic, positions, group)
         self._kept.clear()
         self._tally.count()
         self._tally = Tally()

@@ -76,6 +76,9 @@ PUSHES_REFUSED = _counter("sluice_pushes_refused_total", "Pushes answered with 4
 DECLARED_ENTRIES = _counter("sluice_declared_entries_total", "Entries of a declared source that count.", "source")
 DECLARED_BYTES = _counter("sluice_declared_bytes_total", "Bytes of these entries.", "source")
 DECLARED_BEHIND_BYTES = _gauge("sluice_declared_behind_bytes", "Bytes of its files that are not read yet.", "source")
+DECLARED_BEHIND_MESSAGES = _gauge(
+    "sluice_declared_behind_messages", "Offsets of its topic that are not read yet.", "source"
+)
 DECLARED_LOST_BYTES = _counter(
     "sluice_declared_lost_bytes_total", "Bytes that a followed file no longer had when their turn came.", "source"
 )
