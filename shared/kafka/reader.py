@@ -46,6 +46,7 @@ class Reader:
             config["heartbeat.interval.ms"] = settings.kafka_session_timeout_ms // 3
             config["partition.assignment.strategy"] = "cooperative-sticky"
         self._consumer = Consumer(config)
+        self._assigned: set[int] = set()  # partitions that were given, perhaps again, since the last poll
 
     def fetch(self, limit: int, patience: float) -> list[Consumed]:
         """What is there, up to `limit` messages; when nothing is, what comes within `patience` seconds.
@@ -54,7 +55,10 @@ class Reader:
         """
         there = self._consumer.consume(limit, 0.0)
         if not there and (first := self._consumer.poll(patience)) is not None:
-            there = [first, *self._consumer.consume(limit, 0.0)]
+            self._assigned.clear()
+            there = self._consumer.consume(limit, 0.0)
+            if first.partition() not in self._assigned:  # else it is from before that, and comes again
+                there.insert(0, first)
         return cast(list[Consumed], there)
 
     def subscribe(
@@ -68,6 +72,7 @@ class Reader:
 
         def on_assign(consumer: Consumer, found: list[TopicPartition]) -> None:
             begins = assigned([tp.partition for tp in found])
+            self._assigned.update(begins)
             consumer.incremental_assign([TopicPartition(topic, *begin) for begin in begins.items()])
 
         self._consumer.subscribe(
