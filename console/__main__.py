@@ -1,10 +1,11 @@
 """The command line: `./sluice`, or `python -m console`. It speaks to the services over HTTP; each group is a file."""
 
+import os
 import sys
 
 import click
 
-from console import client, dlq, receipt, send, stream
+from console import client, dlq, receipt, send, stream, token
 from console.exits import CommandError, Exit
 
 
@@ -20,7 +21,7 @@ def sluice(context: click.Context, url: str | None, as_json: bool) -> None:
     context.obj = context.with_resource(client.processing(url, as_json))
 
 
-for command in (send.send, receipt.receipt, dlq.dlq, stream.stream, stream.streams):
+for command in (send.send, receipt.receipt, dlq.dlq, stream.stream, stream.streams, token.token):
     sluice.add_command(command)
 
 
@@ -58,6 +59,9 @@ def main() -> int:
     except click.Abort:
         click.echo("Aborted.", err=True)
         return Exit.INTERRUPTED
+    except BrokenPipeError:  # who read standard output has gone, as `head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return Exit.REFUSED
     except CommandError as error:
         click.echo(f"sluice: {error}", err=True)
         return error.code

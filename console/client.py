@@ -1,10 +1,12 @@
 """HTTP to a service, its problems told as errors, and answers printed as text or as JSON."""
 
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Final, Self
+from urllib.parse import urlsplit
 
 import click
 import httpx
@@ -15,6 +17,9 @@ from shared.errors import ConfigurationError
 
 TIMEOUT_S = 600.0  # a replay of many letters takes a while
 CONNECT_S = 5.0
+AGAIN: Final = frozenset({408, 425, 429, 500, 502, 503, 504, 507})  # statuses that may be others the next time
+
+_TOKEN: Final = re.compile(r"[!-~]+")
 
 
 class Client:
@@ -22,13 +27,12 @@ class Client:
 
     def __init__(self, url: str, as_json: bool, token: str | None = None) -> None:
         self.as_json = as_json
+        if urlsplit(url).scheme not in {"http", "https"} or not urlsplit(url).hostname:
+            raise click.UsageError(f"{url!r} is no address; give it as http://127.0.0.1:8001")
+        if token is not None and not _TOKEN.fullmatch(token):
+            raise click.UsageError("the token has characters that no token has; is it cut off, or quoted?")
         headers = {"Authorization": f"Bearer {token}"} if token else {}
-        try:
-            self._http = httpx.Client(
-                base_url=url, timeout=httpx.Timeout(TIMEOUT_S, connect=CONNECT_S), headers=headers
-            )
-        except (httpx.InvalidURL, UnicodeEncodeError) as error:
-            raise click.UsageError(f"{url!r} with this token can't be asked: {error}") from None
+        self._http = httpx.Client(base_url=url, timeout=httpx.Timeout(TIMEOUT_S, connect=CONNECT_S), headers=headers)
 
     def __enter__(self) -> Self:
         return self

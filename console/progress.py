@@ -13,6 +13,7 @@ class Progress:
 
     def __init__(self, total: int | None, *, shown: bool) -> None:
         """`total` is None where nobody knows it. Only a terminal shows it, ever."""
+        self._arrived: dict[str, int] = {}  # by run
         self._hidden = not shown or not sys.stderr.isatty()
         self._bar = click.progressbar(
             None if total is not None else itertools.repeat(None), total, hidden=self._hidden, file=sys.stderr
@@ -31,10 +32,12 @@ class Progress:
         self._bar.label = label
         self._bar.update(steps)
 
-    def entries(self, receipt: dict[str, Any]) -> None:
-        """Show how far a run is."""
-        arrived = receipt["stored"] + receipt["dead_lettered"]
-        self.advance(1, f"{arrived:,} of {receipt['accepted']:,} entries have arrived")
+    def arrive(self, receipt: dict[str, Any]) -> None:
+        """Show how many entries of all runs have arrived, as the receipt of one now says."""
+        run, arrived = receipt["run_id"], receipt["stored"] + receipt["dead_lettered"]
+        steps = arrived - self._arrived.get(run, 0)
+        self._arrived[run] = arrived
+        self.advance(steps, f"{sum(self._arrived.values()):,} entries have arrived")
 
     def say(self, text: str) -> None:
         """A line on standard error, with the bar under it."""

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import httpx
 
-from console.client import Client, check, told
+from console.client import AGAIN, Client, check, told
 from console.exits import RefusedError, UnfinishedError, UnreachableError
 from console.parts import Kind, Part
 
@@ -16,7 +16,6 @@ _TYPES: Final = {
     Kind.NDJSON: "application/x-ndjson",
     Kind.CSV: "text/csv",
 }
-_AGAIN: Final = {408, 425, 429, 500, 502, 503, 504, 507}  # what may be another answer the next time
 _FIRST_PAUSE_S: Final = 0.2
 _LONGEST_PAUSE_S: Final = 10.0
 _ANSWER_S: Final = 60.0  # for an answer, and a second more for every MiB
@@ -60,7 +59,7 @@ class Pusher:
             except UnreachableError as error:
                 why = str(error)
             else:
-                if answer.status_code not in _AGAIN:
+                if answer.status_code not in AGAIN:
                     return _taken(answer)
                 why, asked_s = told(answer), _retry_after_s(answer)
             wait_s = max(asked_s, pause * random.uniform(0.5, 1.0))  # noqa: S311 - spreads clients, keeps no secret

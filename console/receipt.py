@@ -7,7 +7,7 @@ from urllib.parse import quote
 
 import click
 
-from console.client import INGESTION, Client, ingestion
+from console.client import AGAIN, INGESTION, Client, ingestion
 from console.exits import CommandError, DeadLetteredError, RefusedError, UnfinishedError, UnreachableError
 from console.progress import Progress
 
@@ -33,7 +33,7 @@ def receipt(client: Client, runs: tuple[str, ...], wait: bool, timeout_s: float,
     with ingestion(url, client.as_json) as service, Progress(None, shown=wait and not client.as_json) as progress:
         for run in runs:
             try:
-                (one,) = follow(service, [run], timeout_s if wait else 0.0, progress.entries, accepted=False)
+                (one,) = follow(service, [run], timeout_s if wait else 0.0, progress.arrive, accepted=False)
             except CommandError as error:
                 if len(runs) == 1:
                     raise
@@ -70,8 +70,8 @@ def follow(
                     raise
             except RefusedError as error:
                 why = str(error)
-                unknown = error.status == 404 and not accepted and time.monotonic() > begun + _UNKNOWN_S
-                if unknown or not seconds:
+                on_its_way = error.status == 404 and (accepted or time.monotonic() < begun + _UNKNOWN_S)
+                if not seconds or not (on_its_way or error.status in AGAIN):
                     raise
             else:
                 seen(found)
@@ -82,7 +82,7 @@ def follow(
             time.sleep(pause)
             pause = min(1.5 * pause, _LONGEST_S)
         if found is None:
-            raise UnfinishedError(f"not known after {seconds:g} s (--timeout): {why}")
+            raise UnfinishedError(f"run {run} is not known after {seconds:g} s (--timeout): {why}")
         yield found
 
 

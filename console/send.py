@@ -65,17 +65,20 @@ def send(client: Client, /, files: tuple[str, ...], name: str | None, place: Pla
     if files.count("-") > 1:
         raise click.UsageError("standard input can be read once")
     with _terminable(), ingestion(url, client.as_json, token) as service:
-        _Send(service, name or (place.name if place else uuid.uuid4().hex[:16]), **options).run(files, place)
+        name = name or (place.name if place else uuid.uuid4().hex[:16])
+        _Send(service, name, url=url, **options).run(files, place)
 
 
 class _Send:
     """One send: what is in, and how to go on with the rest."""
 
     def __init__(
-        self, service: Client, name: str, *, source: str | None, kind: Kind | None, wait: bool, timeout_s: float
-    ) -> None:
+        self, service: Client, name: str, *, url: str | None, source: str | None, kind: Kind | None, wait: bool,
+        timeout_s: float,
+    ) -> None:  # fmt: skip
         self._service = service
         self._name = name
+        self._url = url
         self._source = source
         self._kind = kind
         self._wait = wait
@@ -107,9 +110,8 @@ class _Send:
     def _send(self, files: tuple[str, ...], place: Place | None) -> None:
         number = place.part if place else 0
         with ExitStack() as opened:
-            inputs = [
-                Input(file, self._kind) for file in files
-            ]  # all, so that a missing one is told before any is sent
+            # all, so that a missing one is told before any is sent
+            inputs = [Input(file, self._kind) for file in files]
             for each in inputs:
                 opened.callback(each.close)
             sizes = [each.size for each in inputs]
@@ -149,8 +151,8 @@ class _Send:
 
     def _receipts(self) -> list[dict[str, Any]]:
         found = []
-        with Progress(None, shown=not self._service.as_json) as progress:
-            for receipt in follow(self._service, self._runs, self._timeout_s, progress.entries, accepted=True):
+        with Progress(self._accepted, shown=not self._service.as_json) as progress:
+            for receipt in follow(self._service, self._runs, self._timeout_s, progress.arrive, accepted=True):
                 progress.say_nothing()
                 self._service.show(receipt, line(receipt))
                 found.append(receipt)
@@ -165,12 +167,13 @@ class _Send:
             return "nothing was sent"
         if self._service.as_json:
             self._service.show({**self._sums(), "resume": str(self._place), "left": list(self._left)}, "")
-        options = [("--source", self._source), ("--type", self._kind), ("--resume", str(self._place))]
-        words = [word for name, value in options if value for word in (name, str(value))]
+        options = {"--ingestion": self._url, "--source": self._source, "--type": self._kind, "--resume": self._place}
+        words = [word for name, value in options.items() if value for word in (name, str(value))]
         command = shlex.join(["sluice", "send", *(["--wait"] if self._wait else []), *words, "--", *self._left])
         doubt = ", the next may be" if self._place.length else ""
+        parts = "1 part is" if self._place.part == 1 else f"{self._place.part} parts are"
         return (
-            f"{self._place.part} parts are in{doubt}. To send the rest, each entry once, give the same input within 24 "
+            f"{parts} in{doubt}. To send the rest, each entry once, give the same input within 24 "
             f"hours to:\n  {command}"
         )
 

@@ -8,7 +8,7 @@ import httpx
 from fastapi import APIRouter, FastAPI, Header, Query, Request
 from pydantic import BaseModel, Field
 
-from ingestion.entries import UnreadableSourceError
+from ingestion.entries import Source, UnreadableSourceError
 from ingestion.ingest import JSON, Push, Shape, new_run_id, shape_of, shape_of_file
 from ingestion.intake import KEY_SCHEMA, Intake, keyed
 from ingestion.intake import idempotency_key as usable_key
@@ -81,9 +81,10 @@ def router(settings: Settings, intake: Intake) -> APIRouter:
     async def trigger(file: str) -> Triggered:
         with intake.admitted():
             try:
-                source = open_file(settings.ingest_dir, file)
+                source: Source = open_file(settings.ingest_dir, file)
             except FileRefusedError as error:
                 raise ProblemError(404, "No such file", str(error)) from error
+            source = await intake.unpacked(source)
             try:
                 shape = shape_of_file(source, file)
             except UnreadableSourceError as error:
@@ -92,13 +93,15 @@ def router(settings: Settings, intake: Intake) -> APIRouter:
             receipt = await intake.write(Push(source, shape, new_run_id(), file=file))
         return Triggered(run_id=receipt.run_id, file=file, accepted=receipt.entries, bytes=receipt.bytes)
 
-    problems: dict[int | str, dict[str, Any]] = {code: {"model": Problem} for code in (404, 409, 413, 422, 429, 503)}
+    problems: dict[int | str, dict[str, Any]] = {
+        code: {"model": Problem} for code in (404, 409, 413, 422, 429, 503, 507)
+    }
     named = Annotated[
         str,
         Query(
             description="Name of a file under the ingest folder. A .json holds an array or one object; .ndjson, .jsonl "
-            "and .log hold lines, a .csv rows under a header; any other is an array where it begins with '[', else "
-            "lines.",
+            "and .log hold lines, a .csv or .tsv rows under a header; any other is an array where it begins with '[', "
+            "else lines. What is packed with gzip or zstd is unpacked first; .gz and .zst do not count as endings.",
             max_length=1024,
         ),
     ]
@@ -115,7 +118,7 @@ def router(settings: Settings, intake: Intake) -> APIRouter:
 
     @routes.post(
         "/ingest",
-        responses={code: {"model": Problem} for code in (400, 408, 413, 415, 422, 429, 503, 507)},
+        responses={code: {"model": Problem} for code in (400, 401, 403, 408, 413, 415, 422, 429, 503, 507)},
         openapi_extra={
             "requestBody": {
                 "required": True,
@@ -147,21 +150,25 @@ def router(settings: Settings, intake: Intake) -> APIRouter:
             ),
         ] = None,
         content_type: Annotated[str | None, Header(include_in_schema=False)] = None,  # the body's description has it
+        content_encoding: Annotated[  # noqa: ARG001 - intake reads it
+            str | None, Header(description="gzip or zstd, where the body is packed; sizes count unpacked.")
+        ] = None,
     ) -> Accepted:
         """Ingest a JSON object, an array of them, NDJSON or CSV: all of it or nothing. Answers once Kafka has it."""
+        sender = intake.sender(request, source)
         kind = _kind(content_type)
-        if request.headers.get("content-encoding", "identity") != "identity":
-            raise ProblemError(415, "Unsupported encoding", "send the body without Content-Encoding")
         key = usable_key(idempotency_key)
         with intake.admitted():
             body = await intake.receive(request, settings.body_max_bytes)
+            if sender.declared is not None:
+                sender.declared.received(body.size)
             try:
                 shape = Shape.CSV if kind == CSV else shape_of(body, json=_TYPES[kind])
-                push = Push(body, shape, new_run_id(), source)
+                push = Push(body, shape, new_run_id(), sender.source, keyed_by=sender.keyed_by, host=sender.host)
             except BaseException:
                 body.release()
                 raise
-            receipt = await intake.write(keyed(push, key))
+            receipt = await intake.write(keyed(push, key), sender)
         return Accepted(run_id=receipt.run_id, accepted=receipt.entries, bytes=receipt.bytes)
 
     async def ask(path: str, query: dict[str, str]) -> httpx.Response:

@@ -23,6 +23,7 @@ from typing import Final, NamedTuple
 import msgspec
 
 from ingestion import tables
+from ingestion.declared import Key, key_of
 from ingestion.entries import (
     BLOCK,
     Entries,
@@ -81,6 +82,7 @@ class Shape(Enum):
     ARRAY = "array"
     VALUE = "value"
     CSV = "csv"
+    TSV = "tsv"
 
 
 def shape_of(source: Source, *, json: bool) -> Shape:
@@ -91,17 +93,20 @@ def shape_of(source: Source, *, json: bool) -> Shape:
 
 
 _LINES: Final = {".ndjson", ".jsonl", ".log"}
+_PACKED: Final = {".gz", ".zst"}
+_TABLES: Final = {".csv": Shape.CSV, ".tsv": Shape.TSV}
 
 
 def shape_of_file(source: Source, name: str) -> Shape:
-    """By the name's ending, in any case: .json is an array or one object; .ndjson, .jsonl and .log are lines; .csv is
-    rows under a header.
+    """By the name's ending, in any case: .json is an array or one object; .ndjson, .jsonl and .log are lines; .csv and
+    .tsv are rows under a header. An ending .gz or .zst is passed over.
 
     A file with another ending, or none, is an array where it begins with '[', else lines.
     """
-    ending = PurePath(name).suffix.lower()
-    if ending == ".csv":
-        return Shape.CSV
+    path = PurePath(name)
+    ending = (PurePath(path.stem) if path.suffix.lower() in _PACKED else path).suffix.lower()
+    if ending in _TABLES:
+        return _TABLES[ending]
     json = ending == ".json" or (ending not in _LINES and begins_array(source))
     return shape_of(source, json=json)
 
@@ -116,10 +121,18 @@ class Push:
     source: str | None = None
     attempt: str | None = None  # on a push with an Idempotency-Key
     file: str | None = None
+    keyed_by: Key = "source"
+    host: str = ""  # that sent it
     done: Future[Receipt] = field(default_factory=Future)
 
     def entries(self, inline: int) -> Entries:
-        split_into = {Shape.NDJSON: ndjson, Shape.ARRAY: json_array, Shape.VALUE: json_value, Shape.CSV: tables.csv}
+        split_into = {
+            Shape.NDJSON: ndjson,
+            Shape.ARRAY: json_array,
+            Shape.VALUE: json_value,
+            Shape.CSV: tables.csv,
+            Shape.TSV: tables.tsv,
+        }
         return split_into[self.shape](self.body, inline)
 
     def headers(self, content_type: str) -> list[tuple[str, bytes | None]]:
@@ -131,8 +144,12 @@ class Push:
         return made
 
     def key(self) -> bytes:
-        """The source keeps its entries in order; without one, or to be told apart from a retry, the run does."""
-        return (self.source if self.source is not None and self.attempt is None else self.run_id).encode()
+        """The source, or what is declared for it, keeps its entries in order; without one, or to be told apart from a
+        retry, the run does."""
+        own = None
+        if self.source is not None and self.attempt is None:
+            own = key_of(self.keyed_by, self.source, self.host)
+        return self.run_id.encode() if own is None else own
 
 
 def new_run_id() -> str:
@@ -381,5 +398,7 @@ class Ingest:
     def submit(self, push: Push) -> Future[Receipt]:
         """Begin to write a push; the future tells its receipt once Kafka has it, or fails; its body goes then."""
         push.done.add_done_callback(lambda _: push.body.release())
-        (self.small if push.body.size <= SMALL else self.large).submit(push)
+        # a small one is held in memory, and rows under long names are many times the size that they came in
+        small = SMALL // 16 if push.shape in (Shape.CSV, Shape.TSV) else SMALL
+        (self.small if push.body.size <= small else self.large).submit(push)
         return push.done

@@ -10,18 +10,19 @@ import hashlib
 import re
 import time
 import uuid
-import zlib
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Annotated, Any, Final, Protocol, TypeVar
 
 from fastapi import Header, Request, Response
 from fastapi.routing import APIRoute
 from starlette.requests import ClientDisconnect
 
-from ingestion.entries import MalformedBodyError, UnreadableSourceError
+from ingestion.entries import MalformedBodyError, Source, UnreadableSourceError
+from ingestion.gate import Gate, Sender
 from ingestion.ingest import BusyError, EntryTooLargeError, Ingest, Push, Shape, new_run_id, run_id_of
+from ingestion.unpacking import PackedWronglyError, Unpacker, UnpacksTooLargeError, packing_of, unpacked
 from shared import logs, metrics
 from shared.config import KIB, Settings
 from shared.errors import KafkaUnavailableError, SpoolFullError
@@ -105,11 +106,14 @@ class Held:
 class Intake:
     """Takes pushes within the bounds of the settings. For the event loop's thread."""
 
-    def __init__(self, settings: Settings, ingest: Ingest, spool: Spool, kafka_reachable: Callable[[], bool]) -> None:
+    def __init__(
+        self, settings: Settings, ingest: Ingest, spool: Spool, gate: Gate, kafka_reachable: Callable[[], bool]
+    ) -> None:
         self.recent = RecentReceipts()
         self._settings = settings
         self._ingest = ingest
         self._spool = spool
+        self._gate = gate
         self._kafka_reachable = kafka_reachable
         self._requests = 0
         self._bytes = 0
@@ -143,13 +147,11 @@ class Intake:
     # bodies
 
     async def receive(self, request: Request, limit: int) -> Entry:
-        """The body, spooled as it comes. Raises a ProblemError where it is too large, too slow or cut off."""
-        _check_size(_announced(request), limit, "BODY_MAX_BYTES")
+        """The body, spooled and unpacked as it comes. Raises a ProblemError: too large, too slow, cut off, ..."""
         body = self._spool.create(_IN_MEMORY)
         begun = time.monotonic()
         try:
-            async for piece in self._pieces(request):
-                _check_size(body.size + len(piece), limit, "BODY_MAX_BYTES")
+            async for piece in self._plain(request, limit, "BODY_MAX_BYTES"):
                 body.append(piece)
         except BaseException as error:
             body.release()
@@ -159,39 +161,78 @@ class Intake:
         log.debug("received", bytes=body.size, seconds=round(time.monotonic() - begun, 3))
         return body
 
+    def sender(self, request: Request, named: str | None = None) -> Sender:
+        """Who pushes, naming this source or none. Raises a ProblemError where that may not be, or not now."""
+        return self._gate.admit(request, named)
+
+    async def unpacked(self, source: Source) -> Source:
+        """A file's bytes, unpacked if they are packed; what it was is released then, and after a ProblemError."""
+        limit = self._settings.body_max_bytes
+        with ExitStack() as leaving:
+            leaving.callback(source.release)
+            try:
+                packing = packing_of(source.read(0, 8))
+                if packing is not None:
+                    return await asyncio.to_thread(unpacked, source, packing, self._spool, limit, "BODY_MAX_BYTES")
+            except PackedWronglyError as error:
+                raise ProblemError(422, "Packed wrongly", str(error)) from error
+            except UnpacksTooLargeError as error:
+                raise ProblemError(413, "File too large", str(error)) from error
+            except UnreadableSourceError as error:
+                raise ProblemError(409, "Not readable to its end", str(error)) from error
+            except SpoolFullError as error:
+                raise ProblemError(507, "No room", str(error), {"Retry-After": "5"}) from error
+            leaving.pop_all()
+        return source
+
     async def take(self, request: Request, split: Callable[[bytes], P]) -> tuple[P, Receipt | None]:
         """A push of a protocol whose body `split` takes apart: what it held, and the receipt if there was any entry.
 
         Either all of the entries are taken or, with a ProblemError, none. `split` runs in a thread of its own.
         """
         key = idempotency_key(request.headers.get("idempotency-key"))
+        sender = self.sender(request)
         with self.admitted() as held:
             data = await self._unpacked(request, held)
+            if sender.declared is not None:
+                sender.declared.received(len(data))
             async with self._parsing:
                 parsed = await asyncio.to_thread(split, data)
             if not parsed.entries:
                 return parsed, None
-            return parsed, await self.write(self._push(parsed, key))
+            return parsed, await self.write(self._push(parsed, key, sender), sender)
 
     async def _unpacked(self, request: Request, held: Held) -> bytes:
         """The body in memory, without its Content-Encoding; never more than PUSH_MAX_BYTES of it."""
-        encoding = request.headers.get("content-encoding", "identity").strip().lower()
-        if encoding not in {"", "identity", "gzip", "snappy"}:  # snappy: Loki's, within its protobuf
-            raise ProblemError(415, "Unsupported encoding", f"Content-Encoding is {encoding!r}; send gzip or none")
         limit = self._settings.push_max_bytes
-        _check_size(_announced(request), limit, "PUSH_MAX_BYTES")
-        gzip = Gunzip() if encoding == "gzip" else None
         pieces: list[bytes] = []
+        # snappy is Loki's, within its protobuf
+        async for piece in self._plain(request, limit, "PUSH_MAX_BYTES", passes=("identity", "", "snappy")):
+            held.take(len(piece))
+            pieces.append(piece)
+        return b"".join(pieces)
+
+    async def _plain(
+        self, request: Request, limit: int, setting: str, passes: Sequence[str] = ("identity", "")
+    ) -> AsyncIterator[bytes]:
+        """The body as it comes, without its Content-Encoding, in pieces of a block at most; a 413 beyond the limit."""
+        encoding = request.headers.get("content-encoding", "identity").strip().lower()
+        unpacker = None if encoding in passes else _unpacker(encoding, limit, setting)
+        _check_size(_announced(request), limit, setting)
         size = 0
         async for piece in self._pieces(request):
-            plain = piece if gzip is None else gzip.feed(piece, limit - size)
-            size += len(plain)
-            _check_size(size, limit, "PUSH_MAX_BYTES")
-            held.take(len(plain))
-            pieces.append(plain)
-        if gzip is not None:
-            gzip.end()
-        return b"".join(pieces)
+            if unpacker is None:
+                size += len(piece)
+                _check_size(size, limit, setting)
+                yield piece
+                continue
+            with unpacking():
+                for plain in unpacker.feed(piece):
+                    yield plain
+                    await asyncio.sleep(0)  # a small piece may unpack to many blocks: others have their turn
+        if unpacker is not None:
+            with unpacking():
+                unpacker.end()
 
     async def _pieces(self, request: Request) -> AsyncIterator[bytes]:
         """The body as it comes. A 408 for one that comes too slowly: what it holds is others' room."""
@@ -217,7 +258,7 @@ class Intake:
 
     # pushes
 
-    def _push(self, parsed: Parsed, key: str | None) -> Push:
+    def _push(self, parsed: Parsed, key: str | None, sender: Sender) -> Push:
         """Few clients of these protocols can send a key with a retry, so what can only be a retry counts once, too."""
         lines = b"\n".join(parsed.entries)
         body = self._spool.create(_IN_MEMORY)
@@ -226,14 +267,14 @@ class Intake:
         except SpoolFullError as error:
             body.release()
             raise ProblemError(503, "No room", str(error), {"Retry-After": "5"}) from error
-        push = Push(body, Shape.NDJSON, new_run_id())
+        push = Push(body, Shape.NDJSON, new_run_id(), sender.source, keyed_by=sender.keyed_by, host=sender.host)
         if key is None and parsed.unique:
             push = keyed(push, hashlib.sha256(lines).hexdigest())
             push.attempt = f"{BRIEFLY}{push.attempt}"
             return push
         return keyed(push, key)
 
-    async def write(self, push: Push) -> Receipt:
+    async def write(self, push: Push, sender: Sender | None = None) -> Receipt:
         """Write a push, and give its receipt once Kafka has it. Raises a ProblemError where nothing was taken."""
         try:
             receipt = await asyncio.shield(asyncio.wrap_future(self._ingest.submit(push)))
@@ -250,34 +291,34 @@ class Intake:
         except KafkaUnavailableError as error:
             raise no_kafka(str(error)) from error
         self.recent.add(receipt)
+        if sender is not None and sender.declared is not None:
+            sender.declared.taken(receipt)
         log.info("ingested", run_id=receipt.run_id, source=receipt.source, entries=receipt.entries, bytes=receipt.bytes)
         return receipt
 
 
-class Gunzip:
-    """Unpacks gzip as it comes, of any number of members, and never more than there is room for."""
+def _unpacker(encoding: str, limit: int, setting: str) -> Unpacker:
+    """What unpacks a body of this Content-Encoding. Raises a 415."""
+    match encoding:
+        case "gzip" | "zstd":
+            return Unpacker(encoding, limit, setting)
+    raise ProblemError(
+        415,
+        "Unsupported encoding",
+        f"Content-Encoding is {encoding!r}; send gzip, zstd or none",
+        {"Accept-Encoding": "gzip, zstd"},
+    )
 
-    def __init__(self) -> None:
-        self._member = zlib.decompressobj(31)
 
-    def feed(self, data: bytes, room: int) -> bytes:
-        """What these bytes unpack to; of more than `room` bytes, `room` + 1."""
-        plain = bytearray()
-        while data and len(plain) <= room:
-            if self._member.eof:
-                self._member = zlib.decompressobj(31)
-            try:
-                plain += self._member.decompress(data, room + 1 - len(plain))
-            except zlib.error as error:
-                raise ProblemError(
-                    400, "Not gzip", f"the body is not what its Content-Encoding says: {error}"
-                ) from error
-            data = self._member.unused_data if self._member.eof else self._member.unconsumed_tail
-        return bytes(plain)
-
-    def end(self) -> None:
-        if not self._member.eof:
-            raise ProblemError(400, "Not gzip", "the body ends within its gzip stream")
+@contextmanager
+def unpacking() -> Iterator[None]:
+    """What is wrong with packed bytes, as a ProblemError."""
+    try:
+        yield
+    except PackedWronglyError as error:
+        raise ProblemError(400, "Packed wrongly", f"the body is not what its Content-Encoding says: {error}") from error
+    except UnpacksTooLargeError as error:
+        raise ProblemError(413, "Body too large", f"{error}; send it in several pushes") from error
 
 
 def idempotency_key(key: str | None) -> str | None:

@@ -11,7 +11,7 @@ import queue
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from itertools import islice
 from typing import Final, Literal
@@ -19,16 +19,16 @@ from typing import Final, Literal
 import msgspec
 
 from ingestion.entries import MalformedBodyError, UnreadableSourceError
-from ingestion.ingest import STAGE, Push, Tally, framed, shape_of_file
+from ingestion.ingest import Push, framed, shape_of_file
 from ingestion.pacing import Pace
 from ingestion.replay import Item, Spec, items, lane, stamped
+from ingestion.session import Session, hold_sessions
 from ingestion.sources.file import FileRefusedError, FileSource, open_file
-from shared import kafka, logs
+from shared import logs
 from shared.config import Settings
-from shared.errors import FencedError, KafkaUnavailableError, SluiceError
-from shared.kafka import AbortRequiredError
-from shared.records import Receipt, timestamp_of
-from shared.topics import H_CONTENT_TYPE, H_RUN, H_SOURCE, INGEST_RUNS, INGESTION_STATE, RAW_LOGS, partition_of
+from shared.errors import KafkaUnavailableError, SluiceError
+from shared.records import timestamp_of
+from shared.topics import H_CONTENT_TYPE, H_RUN, H_SOURCE
 
 TICK_S: Final = 0.05  # entries that fall due within it share a transaction
 AT_MOST: Final = 20_000  # entries of a stream in one transaction ...
@@ -192,23 +192,18 @@ class Streams:
 
     def run(self, stopping: threading.Event) -> None:
         """Send until told to stop. After a failure every stream's place is read again: the topic knows what counts."""
-        while not stopping.is_set():
-            writer = kafka.Transactions(self._settings, STAGE, f"ingestion-streams-{self._instance_id}")
-            try:
-                if writer.prepare(stopping):
-                    _Session(self._settings, self._instance_id, writer, self._streams, self._runners).run(
-                        self._commands, self._ready, stopping
-                    )
-            except (FencedError, KafkaUnavailableError, AbortRequiredError) as error:
-                log.warning("streams failed, beginning again from their places", error=str(error))
-                stopping.wait(0.5)
-            finally:
-                self._ready.clear()
-                self._refuse_waiting()
-                for runner in self._runners.values():
-                    runner.close()
-                self._runners.clear()
-                writer.discard()
+
+        def work(session: Session) -> None:
+            _Sending(self._settings, session, self._streams, self._runners).run(self._commands, self._ready, stopping)
+
+        def ended(_: str) -> None:
+            self._ready.clear()
+            self._refuse_waiting()
+            for runner in self._runners.values():
+                runner.close()
+            self._runners.clear()
+
+        hold_sessions(self._settings, "ingestion-streams", self._instance_id, work, ended, stopping)
 
     def _refuse_waiting(self) -> None:
         while True:
@@ -219,30 +214,19 @@ class Streams:
             command.done.set_exception(KafkaUnavailableError("the producer of streams is not ready"))
 
 
-class _Session:
+class _Sending:
     """The thread's work with one producer."""
 
     def __init__(
-        self,
-        settings: Settings,
-        instance_id: str,
-        writer: kafka.Transactions,
-        streams: dict[str, Stream],
-        runners: dict[str, _Runner],
+        self, settings: Settings, session: Session, streams: dict[str, Stream], runners: dict[str, _Runner]
     ) -> None:
         self._settings = settings
-        self._instance_id = instance_id
-        self._writer = writer
+        self._session = session
         self._streams = streams
         self._runners = runners
-        self._topics = kafka.Topics(settings, Streams.name)
-        self._names = {topic: settings.topic(topic) for topic in (RAW_LOGS, INGEST_RUNS, INGESTION_STATE)}
-        self._partitions: Mapping[str, int] = {}
         self._changed: dict[str, Stream | None] = {}  # by this transaction
-        self._tally = Tally()
 
     def run(self, commands: "queue.Queue[_Command]", ready: threading.Event, stopping: threading.Event) -> None:
-        self._partitions = self._topics.partitions(list(self._names.values()))
         self._restore(stopping)
         ready.set()
         while not stopping.is_set():
@@ -263,16 +247,7 @@ class _Session:
             stopping.wait(self._pause(begun, commands))
 
     def _restore(self, stopping: threading.Event) -> None:
-        found: dict[str, Stream] = {}
-        place = (self._names[INGESTION_STATE], 0)
-        prefix = f"{self._instance_id}/".encode()
-        for message in kafka.read_to_end(self._settings, self._topics, [place], stopping):
-            key, value = message.key() or b"", message.value()
-            if key.startswith(prefix):
-                stream_id = key.removeprefix(prefix).decode()
-                found.pop(stream_id, None)
-                if value:
-                    found[stream_id] = msgspec.json.decode(value, type=Stream)
+        found = {key: msgspec.json.decode(value, type=Stream) for key, value in self._session.restored(stopping)}
         for gone in self._streams.keys() - found.keys():
             del self._streams[gone]
         self._streams.update(found)
@@ -334,7 +309,6 @@ class _Session:
         runner = self._runners[stream.id]
         taken = runner.take(due)
         if taken:
-            self._open()
             size = self._write(stream, taken)
             runner.pace.spend(len(taken))
             stream = self._changed[stream.id] = _with(
@@ -366,59 +340,32 @@ class _Session:
         for number, item in enumerate(taken, stream.place):
             entry = stamped(item, now) if rewrite else item.entry
             lanes[lane(item, number, len(lanes))].append(entry)
-        name = self._names[RAW_LOGS]
         for number, entries in enumerate(lanes):
             key = (stream.spec.source or stream.id) + (f"/{number}" if len(lanes) > 1 else "")
-            partition = partition_of(key.encode(), self._partitions[name])
             for frame in framed(entries, self._settings):
                 assert isinstance(frame.value, bytes)
-                headers = _headers(stream, frame.content_type)
-                self._writer.send(name, frame.value, key.encode(), partition, headers)
-                self._tally.messages += 1
-        self._tally.entries += len(taken)
-        size = sum(len(entry) for entries in lanes for entry in entries)
-        self._tally.bytes += size
-        return size
+                self._session.send([frame.value], key.encode(), _headers(stream, frame.content_type), frame.entries)
+        return sum(len(entry) for entries in lanes for entry in entries)
 
     def _receipt(self, stream: Stream) -> None:
         """Tell what a pass brought, that has ended, however it did."""
-        if not stream.place:
-            return
-        self._open()
-        receipt = Receipt(
-            stream.run_id,
-            stream.spec.source,
-            stream.place,
-            stream.bytes,
-            timestamp_of(time.time_ns()),
-            stream.spec.file,
-        )
-        key = stream.run_id.encode()
-        name = self._names[INGEST_RUNS]
-        self._writer.send(name, msgspec.json.encode(receipt), key, partition_of(key, self._partitions[name]))
-
-    def _open(self) -> None:
-        if not self._writer.open:
-            self._writer.begin()
+        if stream.place:
+            spec = stream.spec
+            self._session.receipt(stream.run_id, spec.source, stream.place, stream.bytes, spec.file)
 
     def _commit(self) -> None:
         """Write the places of the streams that moved, and make all of it count."""
         if not self._changed:
             return
-        self._open()
         for stream_id, stream in self._changed.items():
-            key = f"{self._instance_id}/{stream_id}".encode()
-            value = None if stream is None else msgspec.json.encode(stream)
-            self._writer.send(self._names[INGESTION_STATE], value, key, 0)
-        self._writer.commit()
+            self._session.keep(stream_id, stream)
+        self._session.commit()
         for stream_id, stream in self._changed.items():
             if stream is None:
                 self._streams.pop(stream_id, None)
             else:
                 self._streams[stream_id] = stream
         self._changed.clear()
-        self._tally.count()
-        self._tally = Tally()
 
     def _closed(self, stream_id: str) -> None:
         runner = self._runners.pop(stream_id, None)

@@ -51,6 +51,9 @@ class Settings(BaseSettings):
     ingest_dir: Path = Field(
         default=Path(), description="Folder whose files /ingest/trigger may read; logs.json lies in it."
     )
+    sources_file: str = Field(
+        default="", description="A YAML file that declares sources: tails, tokens and limits of pushes; empty: none."
+    )
 
     # Kafka
     topic_prefix: str = Field(

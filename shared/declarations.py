@@ -7,6 +7,7 @@ Scalars are read as YAML 1.2 has them: `no`, `on` and `12:30` are text. Keys are
 import math
 import re
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, Final, Generic, NamedTuple, TypeVar
 
 import yaml
@@ -15,6 +16,7 @@ from pydantic import BaseModel, ValidationError
 from shared.errors import DeclarationError
 
 MAX_CHARACTERS: Final = 256 * 1024
+_MAX_ERRORS: Final = 20  # told at a time
 _MAX_NODES: Final = 50_000  # aliases count each time: they could repeat each other beyond any memory
 _MAX_DEPTH: Final = 32
 _NULL: Final = frozenset({"", "~", "null", "Null", "NULL"})
@@ -43,8 +45,24 @@ class Declaration(NamedTuple, Generic[M]):
         return DeclarationError(self.file, self.line(*place), f"{'.'.join(map(str, place))}: {message}")
 
 
+def content_of(path: Path) -> bytes:
+    """What a file holds, not more than is needed to see that it is too much. Raises OSError."""
+    with path.open("rb") as file:
+        return file.read(4 * MAX_CHARACTERS + 1)
+
+
+def decoded(content: bytes, file: str) -> str:
+    """The text of a file. Raises DeclarationError."""
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise DeclarationError(file, line, "not UTF-8; save the file as UTF-8") from None
+
+
 def read(text: str, file: str, model: type[M]) -> Declaration[M]:
-    """The declaration in a text; `file` is its name for people. Raises DeclarationError."""
+    """The declaration in a text; `file` is its name for people. Raises DeclarationError, which tells all that is wrong
+    with its shape, a line each."""
     if len(text) > MAX_CHARACTERS:
         raise DeclarationError(file, 1, f"longer than {MAX_CHARACTERS} characters; declare less in one file")
     try:
@@ -61,19 +79,31 @@ def read(text: str, file: str, model: type[M]) -> Declaration[M]:
     try:
         return Declaration(model.model_validate(data), file, values.lines)
     except ValidationError as error:
-        # what is missing may be there under a name that was misspelt: that is told before
-        first = min(
-            error.errors(include_url=False),
-            key=lambda found: (found["type"] == "missing", line_at(values.lines, found["loc"])),
-        )
-        raise DeclarationError(file, line_at(values.lines, first["loc"]), _told(first)) from None
+        raise _refusal(error, file, values.lines) from None
+
+
+def _refusal(error: ValidationError, file: str, lines: Mapping[Place, int]) -> DeclarationError:
+    """All that is wrong, by line, but what is missing last: it may be there under a name that was misspelt."""
+    found = sorted((each["type"] == "missing", *_told(each, lines)) for each in error.errors(include_url=False))
+    (_, first, message), *others = found
+    told = [message, *(f"{file}, line {line}: {what}" for _, line, what in others[: _MAX_ERRORS - 1])]
+    if len(others) >= _MAX_ERRORS:
+        told.append(f"... and {len(others) - _MAX_ERRORS + 1} more")
+    return DeclarationError(file, first, "\n".join(told))
 
 
 def line_at(lines: Mapping[Place, int], place: Place) -> int:
     """The line of what lies there, or of the nearest that holds it."""
-    while place and place not in lines:
-        place = place[:-1]
-    return lines.get(place, 1)
+    return lines.get(_written(lines, place), 1)
+
+
+def _written(lines: Mapping[Place, int], place: Place) -> Place:
+    """The part of a place that is in the file: a model's place also has the names of a union's members."""
+    at: Place = ()
+    for step in place:
+        if (*at, step) in lines:
+            at = (*at, step)
+    return at
 
 
 class _Values:
@@ -104,7 +134,10 @@ class _Values:
                 raise DeclarationError(self._file, at, "a key is one word or text")
             self._writable(key)
             if key.value in found:
-                raise DeclarationError(self._file, at, f"the key {key.value!r} comes twice; write it once")
+                before = self.lines[*place, key.value]
+                raise DeclarationError(
+                    self._file, at, f"the key {key.value!r} comes twice, first on line {before}; write it once"
+                )
             self.lines[*place, key.value] = at
             found[key.value] = self.of(value, (*place, key.value))
         return found
@@ -136,17 +169,29 @@ def _scalar(node: yaml.ScalarNode) -> str | int | float | bool | None:
     return text
 
 
-def _told(error: Any) -> str:
-    """A validation's finding as a sentence that begins with where it is."""
-    where = ".".join(str(part) for part in error["loc"]) or "the file"
-    if error["type"] == "extra_forbidden":
-        return f"{where}: there is no such key; check its spelling and how far it is indented"
-    if error["type"] == "missing":
-        return f"{where}: is missing; write it"
-    if error["type"] in {"model_type", "dict_type"}:
-        return f"{where}: is keys with values, `key: value`"
-    message = error["msg"].removeprefix("Value error, ")
-    return f"{where}: {message[:1].lower()}{message[1:]}"
+def _told(error: Any, lines: Mapping[Place, int]) -> tuple[int, str]:
+    """A validation's finding: its line, and a sentence that begins with where it is."""
+    at = _written(lines, error["loc"])
+    match error["type"]:
+        case "extra_forbidden":
+            what = "there is no such key; check its spelling and how far it is indented"
+        case "missing":
+            at, what = (*at, error["loc"][-1]), "is missing; write it"
+        case "union_tag_not_found":
+            at, what = (*at, _discriminator(error)), "is missing; write it"
+        case "union_tag_invalid":
+            at = (*at, _discriminator(error))
+            what = f"is {error['ctx']['tag']!r}; it is one of {error['ctx']['expected_tags']}"
+        case "model_type" | "dict_type":
+            what = "is keys with values, `key: value`"
+        case _:
+            message = error["msg"].removeprefix("Value error, ")
+            what = f"{message[:1].lower()}{message[1:]}"  # the value stays out of it: it may be a secret
+    return line_at(lines, at), f"{'.'.join(map(str, at)) or 'the file'}: {what}"
+
+
+def _discriminator(error: Any) -> str:
+    return str(error["ctx"]["discriminator"]).strip("'")
 
 
 def listed(value: Any) -> Any:

@@ -37,6 +37,10 @@ class Instance:
         os.pwrite(self._lock, f"{os.getpid()} on {socket.gethostname()}".encode(), 0)
         self.id = self._identity(self.folder / "instance-id")
 
+    def release(self) -> None:
+        """Let another process have the folder."""
+        os.close(self._lock)
+
     @staticmethod
     def _identity(path: Path) -> str:
         if path.exists() and (known := path.read_text().strip()):

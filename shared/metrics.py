@@ -72,6 +72,25 @@ REDACTIONS = _counter("sluice_redactions_total", "Values taken out of records be
 PUSH_REQUESTS = _gauge("sluice_push_requests_in_flight", "Pushes that ingestion is receiving or writing.")
 PUSH_BYTES = _gauge("sluice_push_bytes_in_flight", "Bytes of OTLP, Loki and _bulk bodies in ingestion's memory.")
 PUSHES_REFUSED = _counter("sluice_pushes_refused_total", "Pushes answered with 429, for too much was in flight.")
+# declared sources of ingestion; source is one that SOURCES_FILE names
+DECLARED_ENTRIES = _counter("sluice_declared_entries_total", "Entries of a declared source that count.", "source")
+DECLARED_BYTES = _counter("sluice_declared_bytes_total", "Bytes of these entries.", "source")
+DECLARED_BEHIND_BYTES = _gauge("sluice_declared_behind_bytes", "Bytes of its files that are not read yet.", "source")
+DECLARED_BEHIND_MESSAGES = _gauge(
+    "sluice_declared_behind_messages", "Offsets of its topic that are not read yet.", "source"
+)
+DECLARED_LOST_BYTES = _counter(
+    "sluice_declared_lost_bytes_total", "Bytes that a followed file no longer had when their turn came.", "source"
+)
+DECLARED_DROPPED_DATAGRAMS = _counter(
+    "sluice_declared_dropped_datagrams_total", "Datagrams of syslog that found no room.", "source"
+)
+DECLARED_LIMITED = _counter(
+    "sluice_declared_limited_total", "Pushes answered with 429 for the source's limit.", "source"
+)
+TOKENS_REFUSED = _counter(
+    "sluice_tokens_refused_total", "Pushes answered with 401: without a token, or with a wrong one."
+)
 STAGE_STOPPED = _gauge(
     "sluice_stage_stopped", "1 while a stage takes no more, for too much of it would be dead letters.", "stage"
 )

@@ -178,6 +178,7 @@ class Service:
         app.add_exception_handler(RequestValidationError, _invalid)
         app.add_exception_handler(KafkaUnavailableError, _unavailable)
         app.add_exception_handler(StoreError, _unavailable)
+        app.add_exception_handler(Exception, _broken)
 
         @app.get("/health", tags=["service"], responses={503: {"model": Health}})
         def health(response: Response) -> Health:
@@ -253,6 +254,11 @@ async def _invalid(_: Request, error: Exception) -> Response:
 
 async def _unavailable(_: Request, error: Exception) -> Response:
     return ProblemError(503, "Temporarily unavailable", str(error), {"Retry-After": "2"}).response()
+
+
+async def _broken(_: Request, __: Exception) -> Response:
+    """A fault of ours: the server logs it with its traceback once this is answered."""
+    return ProblemError(500, "Internal error", "this is no fault of the request; the service's log has more").response()
 
 
 Scope = MutableMapping[str, Any]

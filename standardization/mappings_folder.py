@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from shared import logs, metrics
-from shared.declarations import MAX_CHARACTERS
+from shared.declarations import content_of, decoded
 from shared.errors import ConfigurationError, DeclarationError
 from standardization.declared import NO_MAPPINGS, Mappings
 from standardization.mappings import read_mappings
@@ -100,20 +100,13 @@ class MappingsFolder:
             paths = [path for path in sorted(self._folder.iterdir()) if _is_ours(path)]
             if len(paths) > MAX_FILES:
                 return f"{self._folder} holds over {MAX_FILES} files; put several mappings into one"
-            return {str(path): _read(path) for path in paths}
+            return {str(path): content_of(path) for path in paths}
         except OSError as error:
             return f"{self._folder} can't be read: {error.strerror}; it has to be a folder of .yml files"
 
     def _parsed(self, files: Files) -> Mappings:
         """Raises DeclarationError."""
-        texts: dict[str, str] = {}
-        for file, content in files.items():
-            try:
-                texts[file] = content.decode()
-            except UnicodeDecodeError as error:
-                line = content.count(b"\n", 0, error.start) + 1
-                raise DeclarationError(file, line, "not UTF-8; save the file as UTF-8") from None
-        return read_mappings(texts)
+        return read_mappings({file: decoded(content, file) for file, content in files.items()})
 
     def _take(self, mappings: Mappings) -> None:
         known = {mapping.label: mapping.digest for mapping in self.active.mappings}
@@ -137,9 +130,3 @@ class MappingsFolder:
 
 def _is_ours(path: Path) -> bool:
     return path.suffix in _SUFFIXES and not path.name.startswith(".") and path.is_file()
-
-
-def _read(path: Path) -> bytes:
-    """Not more than is needed to see that it is too much."""
-    with path.open("rb") as file:
-        return file.read(4 * MAX_CHARACTERS + 1)

@@ -141,7 +141,8 @@ def router(settings: Settings, intake: Intake) -> APIRouter:
     routes = APIRouter(tags=["Elasticsearch"], route_class=told_by(_failure))
     body: dict[str, Any] = {
         "responses": {
-            code: {"description": "An error of Elasticsearch's form."} for code in (400, 408, 413, 415, 422, 429, 503)
+            code: {"description": "An error of Elasticsearch's form."}
+            for code in (400, 401, 408, 413, 415, 422, 429, 503)
         },
         "openapi_extra": {
             "requestBody": {"required": True, "content": {"application/x-ndjson": {"schema": {"type": "string"}}}}
@@ -193,7 +194,7 @@ def router(settings: Settings, intake: Intake) -> APIRouter:
 
 
 def _failure(_: Request, error: ProblemError) -> Response:
-    kinds = {429: "es_rejected_execution_exception", 503: "unavailable_shards_exception"}
+    kinds = {401: "security_exception", 429: "es_rejected_execution_exception", 503: "unavailable_shards_exception"}
     kind = error.title if error.title.endswith("_exception") else kinds.get(error.status, "illegal_argument_exception")
     cause = {"type": kind, "reason": error.detail}
     return JSONResponse(

@@ -222,7 +222,7 @@ def router(settings: Settings, intake: Intake) -> APIRouter:
         "/loki/api/v1/push",
         status_code=204,
         response_class=Response,
-        responses={code: {"description": "The problem, as text."} for code in (400, 408, 413, 415, 422, 429, 503)},
+        responses={code: {"description": "The problem, as text."} for code in (400, 401, 408, 413, 415, 422, 429, 503)},
         openapi_extra={
             "requestBody": {
                 "required": True,

@@ -164,7 +164,7 @@ def router(settings: Settings, intake: Intake) -> APIRouter:
     @routes.post(
         "/v1/logs",
         response_class=Response,
-        responses={code: {"description": "A google.rpc.Status."} for code in (400, 408, 413, 415, 422, 429, 503)},
+        responses={code: {"description": "A google.rpc.Status."} for code in (400, 401, 408, 413, 415, 422, 429, 503)},
         openapi_extra={
             "requestBody": {
                 "required": True,

@@ -45,6 +45,8 @@ class Stack:
     `own_settings` are those of one service alone, by its name; changed, they hold from its next start.
     """
 
+    services: tuple[str, ...] = SERVICES
+
     def __init__(
         self,
         broker: Kafka,
@@ -77,7 +79,7 @@ class Stack:
     def __enter__(self) -> Self:
         try:
             self.create_topics()
-            for name in SERVICES:
+            for name in self.services:
                 self.start(name)
             self.wait_until_ready()
         except BaseException:
@@ -171,7 +173,7 @@ class Stack:
             return False
 
     def wait_until_ready(self, seconds: float = 60.0) -> None:
-        for name in SERVICES:
+        for name in self.services:
             eventually(lambda name=name: self.ready(name), seconds, f"{name} is ready; see {self.folder}/{name}.log")  # type: ignore[misc]
 
     def summary(self, **query: Any) -> dict[str, Any]:

@@ -5,15 +5,19 @@ import json
 import signal
 import subprocess
 import sys
+import threading
 import uuid
 from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
+import httpx
 import pytest
 
 from native.kafka import Broker
-from tests.integration.stack import ROOT, Stack, eventually
+from tests.integration.stack import ROOT, Stack
 
 pytestmark = pytest.mark.kafka
 
@@ -136,29 +140,66 @@ def test_ingestion_killed_in_the_middle_of_a_send_takes_every_entry_once(stack: 
     assert stored(stack, "killed") == 1_000
 
 
+class Forgetful(BaseHTTPRequestHandler):
+    """Between a client and ingestion: passes requests on, and hangs up instead of giving some of the answers."""
+
+    ingestion: ClassVar[str]
+    answers: ClassVar[list[bool]]  # whether the next ones are given; all that follow are
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        kept = {name: self.headers[name] for name in ("Content-Type", "Idempotency-Key")}
+        answer = httpx.post(self.ingestion + self.path, content=body, headers=kept, timeout=60)
+        if not self.answers or self.answers.pop(0):
+            self.send_response(answer.status_code)
+            self.send_header("Content-Length", str(len(answer.content)))
+            self.end_headers()
+            self.wfile.write(answer.content)
+
+    def log_message(self, *_: object) -> None:
+        """Nothing: the tests look at what arrives."""
+
+
+@contextmanager
+def forgetful(stack: Stack, *answers: bool) -> Iterator[str]:
+    """The address of one."""
+    own = type("Own", (Forgetful,), {"ingestion": stack.urls["ingestion"], "answers": list(answers)})
+    with ThreadingHTTPServer(("127.0.0.1", 0), own) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+def test_a_part_whose_answer_is_lost_is_sent_again_and_counts_once(stack: Stack, tmp_path: Path) -> None:
+    with forgetful(stack, True, False, False, True, False) as url:
+        *parts, total = sent(stack, "--ingestion", url, large(tmp_path / "large.ndjson", "lost"))
+    assert total["accepted"] == 1_000
+    code, _, err = sluice(stack, "receipt", "--wait", *(part["run_id"] for part in parts))
+    assert code == 0, err
+    assert stored(stack, "lost") == 1_000
+
+
 def test_an_interrupted_send_goes_on_where_it_was_each_entry_once(stack: Stack, tmp_path: Path) -> None:
     path = large(tmp_path / "large.ndjson", "resumed")
-    stack.wait_until_ready()
-    process = begin(stack, "send", "--json", path)
-    assert process.stdout is not None
-    first = json.loads(process.stdout.readline())
-    with stack.frozen("ingestion"):  # so that a part is sent and not answered
+    with forgetful(stack, True, True, *([False] * 100)) as url:
+        process = begin(stack, "send", "--json", "--ingestion", url, path)
+        assert process.stderr is not None
+        assert b"trying again" in process.stderr.readline(), "the third part was taken, and its answer was lost"
         process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=30)
     assert process.returncode == 130
-    last = json.loads(out.splitlines()[-1])
+    *taken, last = map(json.loads, out.splitlines())
+    assert [part["part"] for part in taken] == [0, 1]
     _, part, offset, length, _ = last["resume"].split(":")
-    assert int(part) >= 1
-    assert int(offset) > 0
-    assert f"sluice send --resume {last['resume']} -- {path}" in err.decode()
-    stack.wait_until_ready()
+    assert (int(part), int(offset)) == (2, sum(part["bytes"] for part in taken))
+    assert int(length) > 0
+    assert f"sluice send --ingestion {url} --resume {last['resume']} -- {path}" in err.decode()
     *parts, total = sent(stack, "--wait", "--resume", last["resume"], path)
-    assert parts[0]["part"] == int(part)
-    already = sum(json.loads(line)["accepted"] for line in out.splitlines()[:-1]) + first["accepted"]
-    assert already + total["accepted"] == 1_000
-    eventually(lambda: stored(stack, "resumed") == 1_000, 30, f"all is stored, {length} bytes having been in doubt")
+    assert [part["part"] for part in parts if "part" in part] == [2, 3, 4]
+    assert sum(part["accepted"] for part in taken) + total["accepted"] == 1_000
+    assert stored(stack, "resumed") == 1_000
     # another file is not taken for the rest of this one
-    code, _, err_text = sluice(stack, "send", "--resume", last["resume"], large(path, "other"))
+    code, _, told = sluice(stack, "send", "--resume", last["resume"], large(path, "other"))
     assert code == 1
-    assert "other bytes than what was sent" in err_text
+    assert "other bytes than what was sent" in told
     assert stored(stack, "other") == 0

@@ -95,3 +95,10 @@ def test_a_large_body_is_read_block_by_block() -> None:
     assert source.most <= BLOCK
     assert sum(len(some) for some in lists if not isinstance(some, Large)) == 200_000
     assert max(sum(map(len, some)) for some in lists if not isinstance(some, Large)) < 2 * BLOCK
+
+
+def test_long_names_over_short_rows_end_before_they_fill_the_topic() -> None:
+    header = ",".join(f"{'n' * 240}{number}" for number in range(1_000))
+    with pytest.raises(MalformedBodyError, match=r"over 64 times the bytes that came.*send JSON"):
+        rows(f"{header}\n" + f"{',' * 999}\n" * 2_000)
+    assert len(rows(f"{header}\n" + f"{',' * 999}\n" * 20)) == 20
