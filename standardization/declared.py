@@ -19,6 +19,7 @@ from standardization.fields import (
     keep,
 )
 
+_CONSTANT: Final = -1  # in place of a leaf: the name is a constant's
 MAPPING: Final = "sluice.mapping"  # in attributes: name@revision of the mapping that made the record
 
 
@@ -98,45 +99,42 @@ class DeclaredMapping:
 
         A field that the mapping names is filled by it alone. A leaf that it names fills no other field by its name.
         """
-        at = {leaf.path: position for position, leaf in enumerate(leaves)}
+        candidates = self._candidates(leaves)
         roles: dict[str, Filling] = {}
         contested: set[str] = set()
-        named: set[int] = set()
-        for role, field in self.fields.items():
-            found = [at[path] for path in field.paths if path in at and leaves[at[path]].kind != EMPTY]
-            named.update(found)
+        for role, found in candidates.items():
             if left := [position for position in found if position not in struck]:
+                field = self.fields[role]
                 roles[role] = Filling(left[0], field.reader(leaves[left[0]].kind), field.known)
                 if len(left) > 1:
                     contested.add(role)
         gone = {position for position, leaf in enumerate(leaves) if self.drops(leaf)}
-        resource, attributes = self._kept(self.resource, leaves, gone), self._kept(self.attributes, leaves, gone)
-        named.update(gone, resource.values(), attributes.values())
+        resource_constants = _constants(self.resource)
+        attribute_constants = {**_constants(self.attributes), MAPPING: self.label}
+        resource = _renamed(self.resource, resource_constants, leaves, gone)
+        attributes = _renamed(self.attributes, attribute_constants, leaves, gone)
+        named = {*gone, *resource.values(), *attributes.values()}.union(*candidates.values())
         eligible = [position for position in range(len(leaves)) if position not in named and position not in struck]
         usual, usually_contested = by_known_names(leaves, eligible, self._undeclared)
         roles = {role: filling for role in ROLES if (filling := roles.get(role) or usual.get(role)) is not None}
         placed = {filling.leaf for filling in roles.values()} | {*gone, *resource.values(), *attributes.values()}
-        constants = [
-            {name: kept.value for name, kept in declared.items() if not kept.paths}
-            for declared in (self.resource, self.attributes)
-        ]
-        constants[1][MAPPING] = self.label
-        # names that are taken by constants are put there, and taken away again, so that others get out of their way
-        others = [position for position in range(len(leaves)) if position not in placed]
-        resource.update(dict.fromkeys(constants[0], -1))
-        attributes.update(dict.fromkeys(constants[1], -1))
-        keep(leaves, others, resource, attributes)
+        keep(leaves, [position for position in range(len(leaves)) if position not in placed], resource, attributes)
         return Assignment(
             roles,
             usually_contested | contested,
-            {name: leaf for name, leaf in resource.items() if leaf >= 0},
-            {name: leaf for name, leaf in attributes.items() if leaf >= 0},
+            {name: leaf for name, leaf in resource.items() if leaf != _CONSTANT},
+            {name: leaf for name, leaf in attributes.items() if leaf != _CONSTANT},
             self.label,
             {role: field.default for role, field in self.fields.items() if field.default is not None},
             {role: _listed(field.paths) for role, field in self.fields.items() if field.required},
-            constants[0],
-            constants[1],
+            resource_constants,
+            attribute_constants,
         )
+
+    def _candidates(self, leaves: Sequence[Leaf]) -> dict[str, list[int]]:
+        """Of each field the leaves that may fill it, in order."""
+        at = {leaf.path: position for position, leaf in enumerate(leaves) if leaf.kind != EMPTY}
+        return {role: [at[path] for path in field.paths if path in at] for role, field in self.fields.items()}
 
     @property
     def _undeclared(self) -> list[str]:
@@ -147,22 +145,32 @@ class DeclaredMapping:
             if role not in self.fields and not (role == "severity_number" and "severity" in self.fields)
         ]
 
-    def _kept(self, declared: Mapping[str, Kept], leaves: Sequence[Leaf], gone: set[int]) -> dict[str, int]:
-        """The leaves that are declared to stand under other names; of an object all that lies in it."""
-        found: dict[str, int] = {}
-        for name, kept in declared.items():
-            for path in kept.paths:
-                under = [
-                    position
-                    for position, leaf in enumerate(leaves)
-                    if _within(leaf.path, path) and position not in gone and position not in found.values()
-                ]
-                for position in under:
-                    inner = ".".join((name, *leaves[position].path[len(path) :]))
-                    found[free_name(inner, found)] = position
-                if under:
-                    break
-        return found
+
+def _constants(declared: Mapping[str, Kept]) -> dict[str, Scalar]:
+    return {name: kept.value for name, kept in declared.items() if not kept.paths}
+
+
+def _renamed(
+    declared: Mapping[str, Kept], constants: Mapping[str, Scalar], leaves: Sequence[Leaf], gone: set[int]
+) -> dict[str, int]:
+    """The leaves that are declared to stand under other names; of an object all that lies in it.
+
+    The names of constants are in it, too, so that every other gets out of their way.
+    """
+    found = dict.fromkeys(constants, _CONSTANT)
+    for name, kept in declared.items():
+        for path in kept.paths:
+            under = [
+                position
+                for position, leaf in enumerate(leaves)
+                if _within(leaf.path, path) and position not in gone and position not in found.values()
+            ]
+            for position in under:
+                inner = ".".join((name, *leaves[position].path[len(path) :]))
+                found[free_name(inner, found)] = position
+            if under:
+                break
+    return found
 
 
 def _within(path: Path, outer: Path) -> bool:

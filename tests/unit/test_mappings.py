@@ -162,6 +162,17 @@ attributes: {http: req, team: "x.y"}
     }  # fmt: skip
 
 
+def test_what_would_have_the_name_of_a_constant_gets_out_of_its_way() -> None:
+    record = record_of(
+        reading(declared("attributes: {http.method: {value: any}, http: req}\nresource: {a: {value: 1}, a.b: x}")),
+        {"req": {"method": "GET"}, "host": "h", "x": {"c": 5}, "http.method": "PUT"},
+    )
+    assert record.attributes == {
+        "http.method": "any", "http.method#2": "GET", "http.method#3": "PUT", "sluice.mapping": "m@1",
+    }  # fmt: skip
+    assert record.resource == {"a": 1, "a.b.c": 5, "host.name": "h"}
+
+
 def test_an_entry_cannot_pose_as_made_by_a_mapping() -> None:
     record = record_of(reading(declared("template: false")), {"sluice.mapping": "other@9"})
     assert record.attributes == {"sluice.mapping": "m@1", "sluice.mapping#2": "other@9"}
