@@ -51,6 +51,8 @@ NOT_ACCEPTED: Final = {
     ("POST /v1/logs", "no ExportLogsServiceRequest"): "protobuf, and what it says in JSON, is described by OTLP itself",
     ("POST /loki/api/v1/push", "neither snappy nor"): "protobuf in snappy",
     ("GET /api/v1/gpus/{uuid}/telemetry", "agg: it needs a step"): "one parameter needs another",
+    ("GET /api/v1/gpus/{uuid}/telemetry", "step: at most 366 days"): "numbers of several units",
+    ("GET /api/v1/gpus/{uuid}/telemetry", "end_time: it is before"): "one parameter bounds another",
     ("POST /standardization/preview", "the body holds"): "text in which one line is an entry, none and two are not",
     ("POST /_bulk", BULK): "text in which actions and documents take turns",
     ("PUT /_bulk", BULK): "likewise",
