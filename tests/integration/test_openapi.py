@@ -47,6 +47,7 @@ NOT_ACCEPTED: Final = {
     ("POST /dead-letters/replay", "name a filter"): "one of several parameters is needed",
     ("POST /dead-letters/resolve", "name a filter"): "likewise",
     ("POST /ingest", "there is no entry in it"): "text, of which the schema can't say that it holds rows or lines",
+    ("POST /ingest", "Content-Encoding is"): "a header's text; another encoding has to be refused",
     ("POST /ingest", "line 1: "): "nor that the columns of a header have names",
     ("POST /v1/logs", "no ExportLogsServiceRequest"): "protobuf, and what it says in JSON, is described by OTLP itself",
     ("POST /loki/api/v1/push", "neither snappy nor"): "protobuf in snappy",
