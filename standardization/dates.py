@@ -38,7 +38,7 @@ def of_format(format_: str, zone: str) -> Read:
         found = dict(zip(pattern.groupindex, parts, strict=True))
         try:
             return minute_in_utc(_moment(found, local))
-        except (ValueError, KeyError):  # Unreadable is one, too
+        except (ValueError, KeyError, OverflowError):  # Unreadable is a ValueError; day 999 of 9999 overflows
             raise Unreadable(accepted) from None
 
     minutes = Memo(minute_of, 8192)
@@ -112,7 +112,8 @@ def _pattern(format_: str) -> re.Pattern[str]:
         character = format_[place]
         place += 1
         if character.isspace():
-            parts.append(r"\s+")
+            if parts[-1:] != [r"\s+"]:  # one for all that stand together, or they could share the text in many ways
+                parts.append(r"\s+")
         elif character != "%":
             parts.append(re.escape(character))
         else:
@@ -123,7 +124,7 @@ def _pattern(format_: str) -> re.Pattern[str]:
                     f"%{directive} is no directive of a format; there are {' '.join(map('%'.__add__, _DIRECTIVES))}"
                 )
             named = {"B": "b", "Z": "z"}.get(directive, directive)
-            if named in used and named not in "aA%":
+            if named in used and named != "%":
                 raise ValueError(f"%{directive} says a second time what stands there already")
             used.add(named)
             parts.append(_DIRECTIVES[directive])

@@ -158,16 +158,17 @@ def _renamed(
     The names of constants are in it, too, so that every other gets out of their way.
     """
     found = dict.fromkeys(constants, _CONSTANT)
+    numbers: dict[str, int] = {}
+    placed = set(gone)
     for name, kept in declared.items():
         for path in kept.paths:
             under = [
-                position
-                for position, leaf in enumerate(leaves)
-                if _within(leaf.path, path) and position not in gone and position not in found.values()
+                position for position, leaf in enumerate(leaves) if _within(leaf.path, path) and position not in placed
             ]
             for position in under:
                 inner = ".".join((name, *leaves[position].path[len(path) :]))
-                found[free_name(inner, found)] = position
+                found[free_name(inner, found, numbers)] = position
+            placed.update(under)
             if under:
                 break
     return found

@@ -220,22 +220,29 @@ def by_known_names(
 
 def keep(leaves: Sequence[Leaf], others: Sequence[int], resource: dict[str, int], attributes: dict[str, int]) -> None:
     """Put the leaves that fill nothing under their own names, beside those that are there."""
+    numbers: dict[str, int] = {}
     for position in others:
         leaf = leaves[position]
         name_there = resource_name(leaf)
         if name_there is not None and name_there not in resource:
             resource[name_there] = position
         else:
-            attributes[free_name(leaf.name, attributes)] = position
+            attributes[free_name(leaf.name, attributes, numbers)] = position
 
 
-def free_name(name: str, taken: Mapping[str, Any]) -> str:
-    """The name, or with the lowest "#n" after it that makes it free."""
+def free_name(name: str, taken: Mapping[str, Any], numbers: dict[str, int] | None = None) -> str:
+    """The name, or with the lowest "#n" after it that makes it free.
+
+    Who names many leaves gives all calls the same `numbers`, by name the number to begin with, which this keeps: an
+    entry may hold one name some ten thousand times, and must not cost the square of that.
+    """
     if name not in taken:
         return name
-    number = 2
+    number = 2 if numbers is None else numbers.get(name, 2)
     while f"{name}#{number}" in taken:
         number += 1
+    if numbers is not None:
+        numbers[name] = number + 1
     return f"{name}#{number}"
 
 

@@ -87,16 +87,18 @@ def _zone(name: str) -> str:
     return name
 
 
-def _level(level: str | int) -> int:
+def _level(level: Any) -> int:
     """The severity number of a word or a number."""
-    if isinstance(level, int):
+    if isinstance(level, str):
+        found = values.severity_of_word(level)
+        if found is not None:
+            return found[0]
+        raise ValueError(f"{level!r} is no severity; there are {', '.join(values.SEVERITY_NAMES[::4])}, ...")
+    if isinstance(level, int) and not isinstance(level, bool):
         if 1 <= level <= 24:
             return level
         raise ValueError(f"{level} is no severity number; those of OpenTelemetry are 1 to 24")
-    found = values.severity_of_word(level)
-    if found is None:
-        raise ValueError(f"{level!r} is no severity; there are {', '.join(values.SEVERITY_NAMES[::4])}, ...")
-    return found[0]
+    raise ValueError(f"a severity is a word such as {values.SEVERITY_NAMES[8]}, or OpenTelemetry's 1 to 24")
 
 
 Paths = Annotated[list[Annotated[Path, BeforeValidator(_path)]], BeforeValidator(listed), Of(max_length=50)]

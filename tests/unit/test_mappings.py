@@ -1,8 +1,11 @@
 """Declared mappings: what they make of entries, which entries they are for, and how a bad one is refused."""
 
+import itertools
 import json
 import re
 import textwrap
+import time
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +15,11 @@ from msgspec.structs import replace
 
 from shared.errors import DeclarationError, Reason
 from shared.records import Record
-from standardization import mappings
+from standardization import dates, mappings
 from standardization.mappings import read_mappings
 from standardization.redaction import GROUPS, Redaction
 from standardization.standardize import Arrival, Rejected, Standardizer
+from standardization.values import Unreadable
 from tests.standardizing import ARRIVAL, standardized
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "mappings.md"
@@ -173,6 +177,26 @@ def test_what_would_have_the_name_of_a_constant_gets_out_of_its_way() -> None:
     assert record.resource == {"a": 1, "a.b.c": 5, "host.name": "h"}
 
 
+@pytest.mark.parametrize("body", ["when: {none: 1}", "template: false", "attributes: {b: a}", "resource: {b: a}"])
+def test_sixteen_thousand_equal_names_are_kept_in_a_moment(body: str) -> None:
+    """Each dot of a name stands within a key or between two."""
+    dots = 14
+    entry: dict[str, Any] = {}
+    for between in itertools.product(".\0", repeat=dots):
+        *outer, last = ("x" + "".join(mark + "x" for mark in between)).split("\0")
+        inner = entry.setdefault("a", {})
+        for key in outer:
+            inner = inner.setdefault(key, {})
+        inner[last] = 1
+    began = time.process_time()
+    good, rejected = standardized(reading(declared(body)), [json.dumps(entry).encode()], FROM_SHOP)
+    assert time.process_time() - began < 5  # the square of it took 15
+    assert not rejected
+    record = msgspec.json.decode(good[0][1], type=Record)
+    names = Counter(name.partition("#")[0] for name in record.attributes | record.resource)
+    assert max(names.values()) == 2**dots
+
+
 def test_an_entry_cannot_pose_as_made_by_a_mapping() -> None:
     record = record_of(reading(declared("template: false")), {"sluice.mapping": "other@9"})
     assert record.attributes == {"sluice.mapping": "m@1", "sluice.mapping#2": "other@9"}
@@ -214,6 +238,7 @@ def test_what_is_dropped_is_gone_and_counted_and_nothing_else_is() -> None:
         ("format: '%Y%m%d%H%M%S'", 20260317081500, "2026-03-17T08:15:00Z"),
         ("format: '%Y-%jT%H:%M:%S%z'", "2026-076T08:15:00+0100", "2026-03-17T07:15:00Z"),
         ("{format: '%d.%m.%Y %H:%M', zone: Asia/Kolkata}", "17.03.2026 08:15", "2026-03-17T02:45:00Z"),
+        ("format: '%Y-%m-%d \t %H:%M  100%% %%'", "2026-03-17 08:15 \t 100% %", "2026-03-17T08:15:00Z"),
     ],
 )
 def test_times_are_read_as_the_mapping_says(how: str, value: Any, expected: str) -> None:
@@ -230,6 +255,8 @@ def test_times_are_read_as_the_mapping_says(how: str, value: Any, expected: str)
         ("timestamp: {from: x, format: '%d/%m/%Y'}", "2026-03-17"),
         ("timestamp: {from: x, format: '%d/%m/%Y'}", "31/02/2026"),
         ("timestamp: {from: x, format: '%d/%m/%Y'}", "01/01/1970"),
+        ("timestamp: {from: x, format: '%Y-%j'}", "9999-999"),
+        ("timestamp: {from: x, format: '%Y-%j'}", "9999-366"),
         ("timestamp: {from: x, zone: Europe/Paris}", "03/17/2026 08:00:00"),
         ("duration_s: {from: x, unit: ms}", -1),
         ("severity: {from: x, words: {loud: ERROR}}", "quiet"),
@@ -241,6 +268,14 @@ def test_what_a_mapping_names_and_cannot_read_makes_a_dead_letter_that_says_so(f
     assert bad.reason == Reason.INVALID_FIELD
     assert bad.detail.startswith("mapping m@1: x is ")
     assert "accepted: " in bad.detail
+
+
+def test_a_format_of_many_spaces_is_no_slower_at_a_text_of_many_spaces() -> None:
+    read = dates.of_format(f"%Y{' ' * 20}%m-%d", "UTC")
+    began = time.process_time()
+    with pytest.raises(Unreadable):
+        read(f"2026{' ' * 100}03")
+    assert time.process_time() - began < 1  # each space on its own would take years
 
 
 def test_what_cannot_be_read_may_be_declared_to_be_an_attribute() -> None:
@@ -392,9 +427,14 @@ def test_a_new_set_of_mappings_holds_from_the_next_call() -> None:
         (declared("fields:\n  timestamp:\n    from: a\n    format: '%H:%M'"), 9, "the year, the month and the day"),
         (declared("fields:\n  timestamp:\n    from: a\n    format: '%Y-%m-%d %q'"), 9, "%q is no directive"),
         (declared("fields:\n  timestamp:\n    from: a\n    format: '%Y-%m-%d %y-%Y'"), 9, "a second time"),
+        (declared("fields:\n  timestamp:\n    from: a\n    format: '%Y-%m-%d %a%a'"), 9, "a second time"),
         (declared("fields:\n  outcome:\n    from: a\n    words:\n      OK: fine"), 10, "input should be 'success'"),
         (declared("fields:\n  severity:\n    from: a\n    words:\n      10: 25"), 10, "25 is no severity number"),
         (declared("fields:\n  severity:\n    from: a\n    words:\n      10: lout"), 10, "'lout' is no severity"),
+        *(
+            (declared(f"fields:\n  severity:\n    from: a\n    words:\n      x: {level}"), 10, "a severity is a word")
+            for level in ("", "true", "1.5", "[ERROR]", "{is: ERROR}")
+        ),
         (declared("fields:\n  body: {from: a, required: true, default: b}"), 7, "needs no default"),
         (declared("fields: {body: a.b}\ndrop:\n  - c\n  - a"), 9, "a is dropped, and used above"),
         (declared("attributes:\n  sluice.mapping: a"), 7, "is ours"),

@@ -3,7 +3,7 @@
 import asyncio
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from fastapi import FastAPI
 from shared import metrics
 from shared.errors import ConfigurationError
 from shared.service import ProblemError
-from standardization import api
+from standardization import api, mappings_folder
 from standardization.declared import Mappings
 from standardization.mappings_folder import MappingsFolder
 from standardization.templates import TemplateMemory
@@ -136,6 +136,26 @@ def test_a_bad_change_is_refused_and_what_was_active_stays(tmp_path: Path, stage
     settle(folder)
     assert stage.labels == ["a@2"]
     assert (folder.remarks(), value("sluice_mappings_refused")) == ([], 0)
+
+
+def test_a_change_that_our_own_mistake_keeps_from_being_read_is_refused_too(
+    tmp_path: Path, stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a.yml").write_text(text_of("a"))
+    folder = opened(tmp_path, stage)
+
+    def mistaken(files: Mapping[str, str]) -> Mappings:
+        raise AttributeError(*files.values())
+
+    with monkeypatch.context() as patch:
+        patch.setattr(mappings_folder, "read_mappings", mistaken)
+        (tmp_path / "a.yml").write_text("odd")
+        settle(folder)
+    assert "AttributeError('odd')" in folder.remarks()[0]
+    assert (stage.labels, value("sluice_mappings_refused")) == (["a@1"], 1)
+    (tmp_path / "a.yml").write_text(text_of("a", 2))
+    settle(folder)
+    assert (stage.labels, folder.remarks()) == (["a@2"], [])
 
 
 def test_a_refused_change_that_is_taken_back_is_no_trouble_any_more(tmp_path: Path, stage: Stage) -> None:
