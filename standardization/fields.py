@@ -17,7 +17,8 @@ TEXT: Final = "text"
 NUMBER: Final = "number"  # a number, true, false or null
 ARRAY: Final = "array"  # kept as its JSON text
 EMPTY: Final = "empty"  # an object without keys, likewise
-
+MAPPING: Final = "sluice.mapping"  # in attributes: name@revision of the mapping that made the record, and never a leaf
+TAKEN: Final = -1  # in place of a leaf: the name is no leaf's
 
 Reader = Callable[[Any], Any]  # a leaf's value, but never None, to the field's; raises values.Unreadable
 
@@ -195,8 +196,9 @@ def assign(leaves: Sequence[Leaf], struck: frozenset[int] = frozenset()) -> Assi
     roles, contested = by_known_names(leaves, [leaf for leaf in range(len(leaves)) if leaf not in struck])
     taken = {filling.leaf for filling in roles.values()}
     resource: dict[str, int] = {}
-    attributes: dict[str, int] = {}
+    attributes: dict[str, int] = {MAPPING: TAKEN}  # an entry can't pose as made by a mapping
     keep(leaves, [leaf for leaf in range(len(leaves)) if leaf not in taken], resource, attributes)
+    del attributes[MAPPING]
     return Assignment(roles, contested, resource, attributes)
 
 

@@ -4,6 +4,7 @@ import fnmatch
 import hashlib
 import re
 from collections.abc import Callable, Mapping
+from functools import cache
 from typing import Annotated, Any, Final, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, model_validator
@@ -13,8 +14,8 @@ from shared.declarations import Declaration, listed, read
 from shared.errors import DeclarationError
 from shared.records import Outcome, Scalar
 from standardization import dates, fields, values
-from standardization.declared import MAPPING, Condition, DeclaredMapping, Field, Kept, Mappings
-from standardization.fields import NUMBER, TEXT, Path, Reader
+from standardization.declared import Condition, DeclaredMapping, Field, Kept, Mappings
+from standardization.fields import MAPPING, NUMBER, TEXT, Path, Reader
 
 MAX_MAPPINGS: Final = 1_000
 _KEY: Final = re.compile(r'"((?:[^"\\]|\\["\\])*)"|([^."]+)')
@@ -365,6 +366,7 @@ def _made(declaration: Declaration[_File], number: int, one: _Mapping) -> Declar
 def _worded(usual: Callable[[str], Reader], declared: Callable[[str], Any]) -> Callable[[str], Reader]:
     """Readers, by a leaf's kind, of what the declared words say; all else as usual."""
 
+    @cache  # one memory for all shapes
     def reader(kind: str) -> Reader:
         read = usual(kind)
 

@@ -1,11 +1,14 @@
 """Declared mappings: what they make of entries, which entries they are for, and how a bad one is refused."""
 
+import gc
 import itertools
 import json
 import re
 import textwrap
 import time
+import tracemalloc
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +59,17 @@ def rejection_of(subject: Standardizer, entry: dict[str, Any], arrival: Arrival 
         found += rejected
     assert set(found) == {found[0]}
     return found[0]
+
+
+def grown(work: Callable[[], object]) -> int:
+    """By how many bytes the memory in use has grown after this work."""
+    tracemalloc.start()
+    try:
+        work()
+        gc.collect()
+        return tracemalloc.get_traced_memory()[0]
+    finally:
+        tracemalloc.stop()
 
 
 def refused(text: str, file: str = "mappings.yml") -> str:
@@ -200,6 +214,12 @@ def test_sixteen_thousand_equal_names_are_kept_in_a_moment(body: str) -> None:
 def test_an_entry_cannot_pose_as_made_by_a_mapping() -> None:
     record = record_of(reading(declared("template: false")), {"sluice.mapping": "other@9"})
     assert record.attributes == {"sluice.mapping": "m@1", "sluice.mapping#2": "other@9"}
+
+
+@pytest.mark.parametrize("posing", [{"sluice.mapping": "m@1"}, {"sluice": {"mapping": "m@1"}}])
+def test_nor_can_an_entry_that_no_mapping_is_for(posing: dict[str, Any]) -> None:
+    record = record_of(reading(declared("template: true")), {"message": "a b", **posing}, ARRIVAL)
+    assert record.attributes == {"sluice.mapping#2": "m@1"}
 
 
 def test_what_is_dropped_is_gone_and_counted_and_nothing_else_is() -> None:
@@ -376,6 +396,34 @@ def test_entries_of_several_mappings_keep_their_order_within_a_batch() -> None:
             found[int(record.record_id.rpartition("-")[2])] = record.duration_s
         assert found == expected
         assert [bad.index for bad in rejected] == [n for n, one in enumerate(expected) if one == ("bad", n)]
+
+
+def test_declared_words_are_remembered_once_and_not_for_each_shape() -> None:
+    subject = reading(declared("fields: {outcome: {from: end, words: {fine: success}}}"))
+
+    def read(shapes: range) -> None:
+        for shape in shapes:
+            lines = [json.dumps({"end": f"{n:064}", f"k{shape}": 1}).encode() for n in range(1_000)]
+            assert len(standardized(subject, lines, FROM_SHOP)[0]) == len(lines)
+
+    read(range(1))
+    assert grown(lambda: read(range(1, 31))) < 2 << 20
+
+
+def test_an_entry_does_not_choose_how_much_is_remembered_of_its_sources() -> None:
+    """A hundred of its keys may name its source, each with a text that never comes again."""
+    subject = reading(declared("drop: [x]"))
+    names = ("source", "service", "system", "application", "app", "component", "program", "appname", "servicename")
+    wrappers = ("meta", "metadata", "fields", "data", "event", "log", "result", "run", "job", "stats", "context")
+
+    def read(shapes: range) -> None:
+        for shape in shapes:
+            named = [dict.fromkeys(names, f"{n:060}") for n in range(200)]
+            lines = [json.dumps(dict.fromkeys(wrappers, one) | {f"k{shape}": 1}).encode() for one in named]
+            assert len(standardized(subject, lines, FROM_SHOP)[0]) == len(lines)
+
+    read(range(1))
+    assert grown(lambda: read(range(1, 6))) < 3 << 20
 
 
 def test_entries_of_formats_of_text_are_mapped_too() -> None:
