@@ -128,6 +128,7 @@ class DeclaredMapping:
             {role: _listed(field.paths) for role, field in self.fields.items() if field.required},
             resource_constants,
             attribute_constants,
+            "outcome" in self.fields,
         )
 
     def _candidates(self, leaves: Sequence[Leaf]) -> dict[str, list[int]]:

@@ -174,7 +174,7 @@ class Filling(NamedTuple):
 
 
 class Assignment(NamedTuple):
-    """Where each leaf of a shape goes, as positions in the shape; the last five are a declared mapping's alone."""
+    """Where each leaf of a shape goes, as positions in the shape; the last six are a declared mapping's alone."""
 
     roles: dict[str, Filling]  # in the order of ROLES
     contested: frozenset[str]  # roles for which there is another leaf, should this one turn out blank
@@ -185,6 +185,7 @@ class Assignment(NamedTuple):
     required: Mapping[str, str] = {}  # roles without which there is no record, each with where it was looked for
     resource_constants: Mapping[str, Scalar] = {}
     attribute_constants: Mapping[str, Scalar] = {}
+    unknown_counts: bool = False  # an outcome that reads as unknown is a value, and gives way to no other leaf
 
 
 def assign(leaves: Sequence[Leaf], struck: frozenset[int] = frozenset()) -> Assignment:

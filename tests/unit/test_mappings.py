@@ -147,6 +147,17 @@ def test_of_alternatives_the_first_with_a_value_wins_and_the_others_are_kept() -
     assert record_of(subject, {"d": 1}).event_name == "unknown"
 
 
+def test_an_outcome_that_is_unknown_fills_the_field_where_a_mapping_says_where_it_stands() -> None:
+    subject = reading(declared("fields: {outcome: {from: [a, b], words: {en cours: unknown}}}"))
+    for word in ("en cours", "unknown", "what?"):
+        record = record_of(subject, {"a": word, "b": "ok"})
+        assert (record.outcome, record.attributes["b"]) == ("unknown", "ok")
+    assert record_of(subject, {"a": "n/a", "b": "ok"}).outcome == "success"
+    by_known_names = {"outcome": "what?", "status": "ok"}
+    assert record_of(reading(declared("drop: [x]")), by_known_names).outcome == "success"
+    assert record_of(subject, by_known_names).outcome == "unknown"
+
+
 def test_constants_and_defaults() -> None:
     subject = reading(declared("""
 fields:
@@ -241,6 +252,8 @@ def test_what_is_dropped_is_gone_and_counted_and_nothing_else_is() -> None:
     [
         ("format: epoch_s", 1773735300, "2026-03-17T08:15:00Z"),
         ("format: epoch_s", "1773735300", "2026-03-17T08:15:00Z"),
+        ("format: epoch_s", "1773735300.1239", "2026-03-17T08:15:00.123900Z"),
+        ("format: epoch_ms", " 1773735300123.25 ", "2026-03-17T08:15:00.123250Z"),
         ("format: epoch_us", 1773735300123456, "2026-03-17T08:15:00.123456Z"),
         ("format: epoch_ns", 1773735300123456789, "2026-03-17T08:15:00.123456789Z"),
         ("zone: Europe/Paris", "2026-03-17 09:15:00", "2026-03-17T08:15:00Z"),
@@ -248,6 +261,8 @@ def test_what_is_dropped_is_gone_and_counted_and_nothing_else_is() -> None:
         ("zone: Europe/Paris", "2026-03-17T09:15:00+09:00", "2026-03-17T00:15:00Z"),
         ("zone: Europe/Paris", "2026-03-17T09:15:00Z", "2026-03-17T09:15:00Z"),
         ("zone: Europe/Paris", "2026-03-17", "2026-03-16T23:00:00Z"),
+        ("zone: Europe/Paris", "20260317", "2026-03-16T23:00:00Z"),
+        ("zone: Europe/Paris", " 1773735300.5", "2026-03-17T08:15:00.500Z"),
         ("zone: Europe/Paris", "2026-10-25 02:30:00", "2026-10-25T00:30:00Z"),  # comes twice
         ("zone: Europe/Paris", "2026-03-29 02:30:00", "2026-03-29T01:30:00Z"),  # never comes
         ("{format: '%d.%m.%Y %H:%M', zone: Europe/Paris}", "25.10.2026 02:30", "2026-10-25T00:30:00Z"),
@@ -272,6 +287,10 @@ def test_times_are_read_as_the_mapping_says(how: str, value: Any, expected: str)
     [
         ("timestamp: {from: x, format: epoch_ms}", "yesterday"),
         ("timestamp: {from: x, format: epoch_ms}", "2026-03-17T08:15:00Z"),
+        ("timestamp: {from: x, format: epoch_s}", "1773735300.1.2"),
+        ("timestamp: {from: x, format: epoch_s}", "."),
+        ("timestamp: {from: x, format: epoch_s}", "9" * 128),
+        ("timestamp: {from: x, format: epoch_s}", "20260317"),
         ("timestamp: {from: x, format: '%d/%m/%Y'}", "2026-03-17"),
         ("timestamp: {from: x, format: '%d/%m/%Y'}", "31/02/2026"),
         ("timestamp: {from: x, format: '%d/%m/%Y'}", "01/01/1970"),
