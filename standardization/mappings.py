@@ -166,8 +166,17 @@ class _Field(_Strict):
         """Raises ValueError where a constant is not one of the field's values."""
         reader = self.reader(role)
         constant = self.value if "value" in self.model_fields_set else self.default
-        default = None if constant is None else reader(TEXT if isinstance(constant, str) else NUMBER)(constant)
+        default = None if constant is None else self._read(reader, constant)
         return Field(tuple(self.paths), reader, self.unreadable == "dead-letter", self.required, default)
+
+    def _read(self, reader: Callable[[str], Reader], constant: Scalar) -> Any:
+        try:
+            found = reader(TEXT if isinstance(constant, str) else NUMBER)(constant)
+        except values.Unreadable as error:
+            raise ValueError(f"a constant is not {error}") from None
+        if found is None:
+            raise ValueError("a constant says that there is no value; write null, or a value")
+        return found
 
 
 _ONE_OF_BOTH: Final = "says where it comes from (from:) or what it is (value:), one of the two"
@@ -224,6 +233,12 @@ class _Outcome(_Field):
         usual = super().reader(role)
         ended = {_folded(word): (outcome.value, True) for word, outcome in self.words.items()}
         return _worded(usual, lambda text: ended.get(_folded(text))) if ended else usual
+
+    def _read(self, reader: Callable[[str], Reader], constant: Scalar) -> Any:
+        found = super()._read(reader, constant)
+        if found == values.NOT_AN_OUTCOME and _folded(str(constant)) not in map(_folded, self.words):
+            raise ValueError(f"a constant is not one of {', '.join(Outcome)}")
+        return found
 
 
 class _Severity(_Field):
@@ -333,8 +348,8 @@ def _made(declaration: Declaration[_File], number: int, one: _Mapping) -> Declar
         if field is not None:
             try:
                 made[role] = field.made(role)
-            except ValueError as error:  # a constant; Unreadable is one
-                raise declaration.error(f"a constant is {error}", *place, "fields", role) from None
+            except ValueError as error:
+                raise declaration.error(str(error), *place, "fields", role) from None
     if MAPPING in one.attributes:
         raise declaration.error(f"the name {MAPPING} is ours", *place, "attributes", MAPPING)
     resource = {name: kept.made() for name, kept in one.resource.items()}
@@ -352,7 +367,7 @@ def _made(declaration: Declaration[_File], number: int, one: _Mapping) -> Declar
         declaration.file,
         declaration.line(*place),
         tuple(one.sources),
-        re.compile("|".join(map(fnmatch.translate, one.sources))) if one.sources else None,
+        re.compile("|".join(map(_pattern, one.sources))) if one.sources else None,
         tuple(conditions),
         made,
         resource,
@@ -361,6 +376,11 @@ def _made(declaration: Declaration[_File], number: int, one: _Mapping) -> Declar
         hashlib.sha256(one.model_dump_json().encode()).hexdigest()[:12],
         one.template,
     )
+
+
+def _pattern(source: str) -> str:
+    """Of names: only `*` and `?` are more than themselves."""
+    return fnmatch.translate(source.replace("[", "[[]"))
 
 
 def _worded(usual: Callable[[str], Reader], declared: Callable[[str], Any]) -> Callable[[str], Reader]:

@@ -178,6 +178,22 @@ attributes: {team: {value: 7}, "sluice.note": {value: "1e999"}}
     assert record_of(subject, {"end": "ok", "took": 1}).duration_s == 0.001
 
 
+@pytest.mark.parametrize(
+    ("how", "expected"),
+    [
+        ("value: OK", "success"),
+        ("value: 504", "timeout"),
+        ("value: null", "unknown"),
+        ("value: unknown", "unknown"),
+        ("from: end, default: unknown", "unknown"),
+        ("from: end, default: En cours, words: {en cours: unknown}", "unknown"),
+    ],
+)
+def test_a_constant_is_one_of_the_fields_values(how: str, expected: str) -> None:
+    subject = reading(declared(f"fields: {{outcome: {{{how}}}}}"))
+    assert record_of(subject, {"x": 1}).outcome == expected
+
+
 def test_resource_and_attributes_take_leaves_and_whole_objects_under_new_names() -> None:
     subject = reading(declared("""
 resource: {host.name: [node, machine]}
@@ -344,6 +360,15 @@ def test_a_mapping_is_for_its_sources_declared_or_named_by_the_entry() -> None:
     assert "hit" not in record_of(subject, {"x": 1}, ARRIVAL).attributes
 
 
+def test_in_the_name_of_a_source_only_stars_and_question_marks_are_more_than_themselves() -> None:
+    subject = reading(declared("drop: [x]", sources='"api-[x]", "web[!1]-?"'))
+    found = {
+        name: record_of(subject, {"source": name}, ARRIVAL).attributes.get("sluice.mapping")
+        for name in ("api-[x]", "api-x", "web[!1]-7", "web2-7", "web[!1]-77")
+    }
+    assert found == {"api-[x]": "m@1", "api-x": None, "web[!1]-7": "m@1", "web2-7": None, "web[!1]-77": None}
+
+
 def test_where_a_mapping_says_what_the_source_is_its_sources_are_looked_for_there() -> None:
     subject = reading(declared("fields: {service_name: name}"))
     assert record_of(subject, {"name": "shop"}, ARRIVAL).service_name == "shop"
@@ -485,7 +510,12 @@ def test_a_new_set_of_mappings_holds_from_the_next_call() -> None:
         (declared("fields:\n  bodi: a"), 7, "there is no such key"),
         (declared("fields:\n  body: {from: a, value: b}"), 7, "one of the two"),
         (declared("fields:\n  body: {default: b}"), 7, "one of the two"),
-        (declared("fields:\n  rows: {value: 1.5}"), 7, "a constant is a whole number"),
+        (declared("fields:\n  rows: {value: 1.5}"), 7, "a constant is not a whole number"),
+        (declared("fields:\n  severity: {from: a, default: lout}"), 7, "a constant is not a severity such as INFO"),
+        (declared("fields:\n  outcome: {value: sucess}"), 7, "a constant is not one of success, failure, timeout"),
+        (declared("fields:\n  outcome: {from: a, default: 700}"), 7, "a constant is not one of success, failure"),
+        (declared("fields:\n  outcome: {value: n/a}"), 7, "says that there is no value; write null"),
+        (declared("fields:\n  service_name: {from: a, default: ''}"), 7, "says that there is no value; write null"),
         (declared("fields:\n  duration_s:\n    from: a\n    unit: fortnight"), 9, "no unit of a duration"),
         (declared("fields:\n  memory_bytes:\n    from: a\n    unit: ms"), 9, "no unit of a size"),
         (declared("fields:\n  timestamp:\n    from: a\n    zone: Mars/Base"), 9, "no time zone 'Mars/Base'"),
