@@ -548,6 +548,14 @@ def test_a_bad_declaration_is_refused_with_its_line(text: str, line: int, told: 
     assert told in found
 
 
+def test_there_are_not_more_mappings_than_can_be_tried_for_each_entry() -> None:
+    files = {f"{n}.yml": declared("drop: [x]", f"m{n}") for n in range(201)}
+    with pytest.raises(DeclarationError, match="over 200 mappings in all; declare fewer"):
+        read_mappings(files)
+    del files["0.yml"]
+    assert len(read_mappings(files)) == 200
+
+
 def test_names_are_unique_over_all_files() -> None:
     with pytest.raises(DeclarationError, match=r"b\.yml, line 3: .*'m' is declared in a\.yml, line 3, too"):
         read_mappings({"b.yml": declared("drop: [x]"), "a.yml": declared("drop: [y]")})

@@ -3,13 +3,14 @@
 import asyncio
 import os
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 from fastapi import FastAPI
+from prometheus_client import Metric
 
 from shared import metrics
 from shared.errors import ConfigurationError
@@ -253,3 +254,23 @@ def test_the_list_tells_what_is_active_and_what_was_refused(tmp_path: Path, stag
     shown = get(folder).json()
     assert (shown["total"], shown["refused"]["line"], shown["refused"]["file"]) == (2, 2, str(tmp_path / "a.yml"))
     assert "no such key" in shown["refused"]["detail"]
+
+
+def test_a_page_of_the_list_reads_the_counters_once(
+    tmp_path: Path, stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """For each mapping it would be the square of their number: a minute's work for some hundred."""
+    for name in ("one", "two", "three"):
+        (tmp_path / f"{name}.yml").write_text(text_of(name))
+    folder = opened(tmp_path, stage)
+    reads = 0
+    collect = metrics.MAPPED_RECORDS.collect
+
+    def counted() -> Iterable[Metric]:
+        nonlocal reads
+        reads += 1
+        return collect()
+
+    monkeypatch.setattr(metrics.MAPPED_RECORDS, "collect", counted)
+    assert len(get(folder).json()["mappings"]) == 3
+    assert reads == 1
