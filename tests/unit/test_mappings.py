@@ -1,7 +1,6 @@
 """Declared mappings: what they make of entries, which entries they are for, and how a bad one is refused."""
 
 import gc
-import itertools
 import json
 import re
 import textwrap
@@ -23,7 +22,7 @@ from standardization.mappings import read_mappings
 from standardization.redaction import GROUPS, Redaction
 from standardization.standardize import Arrival, Rejected, Standardizer
 from standardization.values import Unreadable
-from tests.standardizing import ARRIVAL, standardized
+from tests.standardizing import ARRIVAL, equal_names, standardized
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "mappings.md"
 AGAIN = 5  # more often than a shape needs to get its struct
@@ -220,22 +219,14 @@ def test_what_would_have_the_name_of_a_constant_gets_out_of_its_way() -> None:
 
 @pytest.mark.parametrize("body", ["when: {none: 1}", "template: false", "attributes: {b: a}", "resource: {b: a}"])
 def test_sixteen_thousand_equal_names_are_kept_in_a_moment(body: str) -> None:
-    """Each dot of a name stands within a key or between two."""
-    dots = 14
-    entry: dict[str, Any] = {}
-    for between in itertools.product(".\0", repeat=dots):
-        *outer, last = ("x" + "".join(mark + "x" for mark in between)).split("\0")
-        inner = entry.setdefault("a", {})
-        for key in outer:
-            inner = inner.setdefault(key, {})
-        inner[last] = 1
+    entry = {"a": equal_names(14)}
     began = time.process_time()
     good, rejected = standardized(reading(declared(body)), [json.dumps(entry).encode()], FROM_SHOP)
     assert time.process_time() - began < 5  # the square of it took 15
     assert not rejected
     record = msgspec.json.decode(good[0][1], type=Record)
     names = Counter(name.partition("#")[0] for name in record.attributes | record.resource)
-    assert max(names.values()) == 2**dots
+    assert max(names.values()) == 2**14
 
 
 def test_an_entry_cannot_pose_as_made_by_a_mapping() -> None:
