@@ -20,7 +20,8 @@ import msgspec
 from benchmarks.entries import SIZE, generate
 from shared.records import Record
 from shared.topics import NDJSON
-from standardization.declared import MAPPING, NO_MAPPINGS, Mappings
+from standardization.declared import NO_MAPPINGS, Mappings
+from standardization.fields import MAPPING
 from standardization.mappings import read_mappings
 from standardization.standardize import Arrival, Standardizer
 

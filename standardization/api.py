@@ -5,6 +5,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Annotated
 
 from fastapi import APIRouter, Query
+from prometheus_client import Counter
 from pydantic import BaseModel, Field
 
 from shared import metrics
@@ -85,12 +86,15 @@ def mappings(active: Active, page: Page) -> MappingPage:
     """A page of the active mappings."""
     begin = max(0, after(_MAPPINGS, page.cursor, int)[0]) if page.cursor is not None else 0
     end = begin + page.limit
+    records, dropped = _by_mapping(metrics.MAPPED_RECORDS), _by_mapping(metrics.MAPPED_VALUES_DROPPED)
     return MappingPage(
         total=len(active.mappings),
         next_cursor=cursor_of(_MAPPINGS, end) if end < len(active.mappings) else None,
         loaded_at=None if active.loaded_at is None else datetime.fromtimestamp(active.loaded_at, UTC),
         refused=None if active.refusal is None else _refused(active.refusal),
-        mappings=[_mapping(one) for one in active.mappings[begin:end]],
+        mappings=[
+            _mapping(one, records.get(one.name, 0), dropped.get(one.name, 0)) for one in active.mappings[begin:end]
+        ],
     )
 
 
@@ -99,11 +103,17 @@ def _refused(refusal: Refusal) -> ShownRefusal:
     return ShownRefusal(detail=refusal.detail, file=refusal.file, line=refusal.line, since=since)
 
 
-def _mapping(one: DeclaredMapping) -> ShownMapping:
-    records, dropped = (
-        metrics.REGISTRY.get_sample_value(name, {"mapping": one.name}) or 0
-        for name in ("sluice_mapped_records_total", "sluice_mapped_values_dropped_total")
-    )
+def _by_mapping(counter: Counter) -> dict[str, int]:
+    """What a counter says, by name of the mapping. Read once a page: a counter gives all of its values or none."""
+    return {
+        sample.labels["mapping"]: int(sample.value)
+        for metric in counter.collect()
+        for sample in metric.samples
+        if sample.name.endswith("_total")
+    }
+
+
+def _mapping(one: DeclaredMapping, records: int, dropped: int) -> ShownMapping:
     return ShownMapping(
         name=one.name,
         revision=one.revision,
@@ -114,8 +124,8 @@ def _mapping(one: DeclaredMapping) -> ShownMapping:
         when=[".".join(condition.path) for condition in one.when],
         fields=list(one.fields),
         template=one.template,
-        records=int(records),
-        values_dropped=int(dropped),
+        records=records,
+        values_dropped=dropped,
     )
 
 

@@ -13,7 +13,7 @@ from standardization.values import Memo, Unreadable
 
 # of one shape; an entry chooses by what it says, so it must not choose how much is kept
 _PLANS_KEPT: Final = 8
-_CHOICES_KEPT: Final = 256
+_KEPT: Final = 256  # values, in all the choices that are remembered: each choice is one of every leaf it depends on
 _NONE: Final = -1  # no mapping: known names
 _OTHER: Final = object()  # any value that no condition asks for
 
@@ -58,7 +58,7 @@ class Choice:
         self._looked_at = sorted(named | asked.keys())
         # of a leaf that only conditions are about, no more is looked at than which of their values it has
         self._asked = {leaf: frozenset(values) for leaf, values in asked.items() if leaf not in named}
-        self._chosen: Memo[tuple[Any, ...], int] = Memo(self._choose, _CHOICES_KEPT)
+        self._chosen: Memo[tuple[Any, ...], int] = Memo(self._choose, max(1, _KEPT // (1 + len(self._looked_at))))
         self._plans: dict[int, Plan] = {}
         self._mappers: dict[int, BatchMapper] = {}
         self._drops: dict[int, int] = {}  # by plan: how many values it drops

@@ -6,7 +6,15 @@ from datetime import UTC, datetime, timedelta, timezone, tzinfo
 from typing import Final
 from zoneinfo import ZoneInfo
 
-from standardization.timestamps import MONTHS, fraction_of_digits, minute_in_utc, of_number, of_text
+from standardization.timestamps import (
+    MONTHS,
+    fraction_of_digits,
+    is_compact_date,
+    minute_in_utc,
+    number_of,
+    of_number,
+    of_text,
+)
 from standardization.values import Memo, Unreadable, is_blank
 
 EPOCHS: Final = {"epoch_s": "sec", "epoch_ms": "ms", "epoch_us": "us", "epoch_ns": "ns"}  # as timestamps name the units
@@ -38,7 +46,7 @@ def of_format(format_: str, zone: str) -> Read:
         found = dict(zip(pattern.groupindex, parts, strict=True))
         try:
             return minute_in_utc(_moment(found, local))
-        except (ValueError, KeyError):  # Unreadable is one, too
+        except (ValueError, KeyError, OverflowError):  # Unreadable is a ValueError; day 999 of 9999 overflows
             raise Unreadable(accepted) from None
 
     minutes = Memo(minute_of, 8192)
@@ -71,7 +79,10 @@ def in_zone(zone: str) -> Read:
 
     def read(text: str) -> str | None:
         found = usual(text)
-        if found is None or _HAS_ZONE.search(text) or text.strip().replace(".", "", 1).isdigit():
+        if found is None or _HAS_ZONE.search(text):
+            return found
+        plain = text.strip()
+        if number_of(plain) is not None and not is_compact_date(plain):
             return found
         return minutes[found[:16]] + found[16:]
 
@@ -86,10 +97,10 @@ def of_epoch(unit: str) -> Read:
     def read(text: str) -> str | None:
         if is_blank(text):
             return None
-        plain = text.strip()
-        if not (len(plain) <= _LONGEST and plain.isascii() and plain.isdigit()):
+        number = number_of(text.strip()) if len(text) <= _LONGEST else None
+        if number is None:
             raise Unreadable(accepted)
-        return by_number(int(plain))
+        return by_number(number)
 
     return read
 
@@ -112,7 +123,8 @@ def _pattern(format_: str) -> re.Pattern[str]:
         character = format_[place]
         place += 1
         if character.isspace():
-            parts.append(r"\s+")
+            if parts[-1:] != [r"\s+"]:  # one for all that stand together, or they could share the text in many ways
+                parts.append(r"\s+")
         elif character != "%":
             parts.append(re.escape(character))
         else:
@@ -123,7 +135,7 @@ def _pattern(format_: str) -> re.Pattern[str]:
                     f"%{directive} is no directive of a format; there are {' '.join(map('%'.__add__, _DIRECTIVES))}"
                 )
             named = {"B": "b", "Z": "z"}.get(directive, directive)
-            if named in used and named not in "aA%":
+            if named in used and named != "%":
                 raise ValueError(f"%{directive} says a second time what stands there already")
             used.add(named)
             parts.append(_DIRECTIVES[directive])

@@ -8,7 +8,9 @@ from typing import Any, Final
 from shared.records import Scalar
 from standardization.fields import (
     EMPTY,
+    MAPPING,
     ROLES,
+    TAKEN,
     Assignment,
     Filling,
     Leaf,
@@ -18,9 +20,6 @@ from standardization.fields import (
     free_name,
     keep,
 )
-
-_CONSTANT: Final = -1  # in place of a leaf: the name is a constant's
-MAPPING: Final = "sluice.mapping"  # in attributes: name@revision of the mapping that made the record
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,13 +121,14 @@ class DeclaredMapping:
         return Assignment(
             roles,
             usually_contested | contested,
-            {name: leaf for name, leaf in resource.items() if leaf != _CONSTANT},
-            {name: leaf for name, leaf in attributes.items() if leaf != _CONSTANT},
+            {name: leaf for name, leaf in resource.items() if leaf != TAKEN},
+            {name: leaf for name, leaf in attributes.items() if leaf != TAKEN},
             self.label,
             {role: field.default for role, field in self.fields.items() if field.default is not None},
             {role: _listed(field.paths) for role, field in self.fields.items() if field.required},
             resource_constants,
             attribute_constants,
+            "outcome" in self.fields,
         )
 
     def _candidates(self, leaves: Sequence[Leaf]) -> dict[str, list[int]]:
@@ -157,17 +157,18 @@ def _renamed(
 
     The names of constants are in it, too, so that every other gets out of their way.
     """
-    found = dict.fromkeys(constants, _CONSTANT)
+    found = dict.fromkeys(constants, TAKEN)
+    numbers: dict[str, int] = {}
+    placed = set(gone)
     for name, kept in declared.items():
         for path in kept.paths:
             under = [
-                position
-                for position, leaf in enumerate(leaves)
-                if _within(leaf.path, path) and position not in gone and position not in found.values()
+                position for position, leaf in enumerate(leaves) if _within(leaf.path, path) and position not in placed
             ]
             for position in under:
                 inner = ".".join((name, *leaves[position].path[len(path) :]))
-                found[free_name(inner, found)] = position
+                found[free_name(inner, found, numbers)] = position
+            placed.update(under)
             if under:
                 break
     return found

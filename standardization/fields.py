@@ -17,7 +17,8 @@ TEXT: Final = "text"
 NUMBER: Final = "number"  # a number, true, false or null
 ARRAY: Final = "array"  # kept as its JSON text
 EMPTY: Final = "empty"  # an object without keys, likewise
-
+MAPPING: Final = "sluice.mapping"  # in attributes: name@revision of the mapping that made the record, and never a leaf
+TAKEN: Final = -1  # in place of a leaf: the name is no leaf's
 
 Reader = Callable[[Any], Any]  # a leaf's value, but never None, to the field's; raises values.Unreadable
 
@@ -173,7 +174,7 @@ class Filling(NamedTuple):
 
 
 class Assignment(NamedTuple):
-    """Where each leaf of a shape goes, as positions in the shape; the last five are a declared mapping's alone."""
+    """Where each leaf of a shape goes, as positions in the shape; the last six are a declared mapping's alone."""
 
     roles: dict[str, Filling]  # in the order of ROLES
     contested: frozenset[str]  # roles for which there is another leaf, should this one turn out blank
@@ -184,6 +185,7 @@ class Assignment(NamedTuple):
     required: Mapping[str, str] = {}  # roles without which there is no record, each with where it was looked for
     resource_constants: Mapping[str, Scalar] = {}
     attribute_constants: Mapping[str, Scalar] = {}
+    unknown_counts: bool = False  # an outcome that reads as unknown is a value, and gives way to no other leaf
 
 
 def assign(leaves: Sequence[Leaf], struck: frozenset[int] = frozenset()) -> Assignment:
@@ -195,8 +197,9 @@ def assign(leaves: Sequence[Leaf], struck: frozenset[int] = frozenset()) -> Assi
     roles, contested = by_known_names(leaves, [leaf for leaf in range(len(leaves)) if leaf not in struck])
     taken = {filling.leaf for filling in roles.values()}
     resource: dict[str, int] = {}
-    attributes: dict[str, int] = {}
+    attributes: dict[str, int] = {MAPPING: TAKEN}  # an entry can't pose as made by a mapping
     keep(leaves, [leaf for leaf in range(len(leaves)) if leaf not in taken], resource, attributes)
+    del attributes[MAPPING]
     return Assignment(roles, contested, resource, attributes)
 
 
@@ -220,22 +223,29 @@ def by_known_names(
 
 def keep(leaves: Sequence[Leaf], others: Sequence[int], resource: dict[str, int], attributes: dict[str, int]) -> None:
     """Put the leaves that fill nothing under their own names, beside those that are there."""
+    numbers: dict[str, int] = {}
     for position in others:
         leaf = leaves[position]
         name_there = resource_name(leaf)
         if name_there is not None and name_there not in resource:
             resource[name_there] = position
         else:
-            attributes[free_name(leaf.name, attributes)] = position
+            attributes[free_name(leaf.name, attributes, numbers)] = position
 
 
-def free_name(name: str, taken: Mapping[str, Any]) -> str:
-    """The name, or with the lowest "#n" after it that makes it free."""
+def free_name(name: str, taken: Mapping[str, Any], numbers: dict[str, int] | None = None) -> str:
+    """The name, or with the lowest "#n" after it that makes it free.
+
+    Who names many leaves gives all calls the same `numbers`, by name the number to begin with, which this keeps: an
+    entry may hold one name some ten thousand times, and must not cost the square of that.
+    """
     if name not in taken:
         return name
-    number = 2
+    number = 2 if numbers is None else numbers.get(name, 2)
     while f"{name}#{number}" in taken:
         number += 1
+    if numbers is not None:
+        numbers[name] = number + 1
     return f"{name}#{number}"
 
 

@@ -89,7 +89,10 @@ class Plan:
         self._where = where
         self._without: dict[int, Plan] = {}
         self._filled = {role: filling.leaf for role, filling in where.roles.items()}
-        self._rules = _Rules(where.contested, frozenset(where.defaults), frozenset(where.required))
+        self._unknown_gives_way = "outcome" in where.contested and not where.unknown_counts
+        self._rules = _Rules(
+            where.contested, frozenset(where.defaults), frozenset(where.required), self._unknown_gives_way
+        )
         outcome = self._filled.get("outcome")
         named = {**where.attributes, **where.attribute_constants}
         self._outcome_name = "" if outcome is None else free_name(leaves[outcome].name, named)
@@ -100,8 +103,9 @@ class Plan:
     def settle(self, values: list[Any], record_id: str, arrival: Arrival) -> Record:
         """The record of an entry, from the values of the shape's leaves.
 
-        A contested role whose best leaf is blank, and a name that only looked like a field, give way: the leaf
-        becomes an attribute, and the next best fills the role. Raises Refused where a known field cannot be read.
+        A contested role whose best leaf is blank (or unknown, where only a known name says how it ended), and a name
+        that only looked like a field, give way: the leaf becomes an attribute, and the next best fills the role.
+        Raises Refused where a known field cannot be read.
         """
         plan = self
         while True:
@@ -162,7 +166,8 @@ class Plan:
                     raise self._invalid(leaf, values[leaf], str(error)) from None
                 at_fault = True
             else:
-                at_fault = role in where.contested and (found is None or (role == "outcome" and found[0] == UNKNOWN))
+                gives_way = found is None or (role == "outcome" and self._unknown_gives_way and found[0] == UNKNOWN)
+                at_fault = role in where.contested and gives_way
                 if found is None and not at_fault and role in where.required:
                     raise self._missing(role)
             if at_fault:
@@ -191,6 +196,7 @@ class _Rules(NamedTuple):
     contested: frozenset[str]
     defaults: frozenset[str]
     required: frozenset[str]
+    unknown_gives_way: bool
 
 
 _ONE: Final = """
@@ -240,7 +246,7 @@ def _body(expressions: Mapping[str, str], nullable: set[str], rules: _Rules, res
             else:
                 lines.append(f"{role} = {expression}" if role == "body" else f"{role} = read_{role}({expression})")
             if role in rules.contested or role in rules.required:
-                unknown = " or outcome[0] == UNKNOWN" if role == "outcome" and role in rules.contested else ""
+                unknown = " or outcome[0] == UNKNOWN" if role == "outcome" and rules.unknown_gives_way else ""
                 lines += [f"if {role} is None{unknown}:", "    raise Unreadable"]
             elif role in rules.defaults:
                 lines += [f"if {role} is None:", f"    {role} = default_{role}"]

@@ -4,6 +4,7 @@ import fnmatch
 import hashlib
 import re
 from collections.abc import Callable, Mapping
+from functools import cache
 from typing import Annotated, Any, Final, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, model_validator
@@ -13,10 +14,10 @@ from shared.declarations import Declaration, listed, read
 from shared.errors import DeclarationError
 from shared.records import Outcome, Scalar
 from standardization import dates, fields, values
-from standardization.declared import MAPPING, Condition, DeclaredMapping, Field, Kept, Mappings
-from standardization.fields import NUMBER, TEXT, Path, Reader
+from standardization.declared import Condition, DeclaredMapping, Field, Kept, Mappings
+from standardization.fields import MAPPING, NUMBER, TEXT, Path, Reader
 
-MAX_MAPPINGS: Final = 1_000
+MAX_MAPPINGS: Final = 200  # an entry of a source that was not seen lately is held against each: 0.1 ms
 _KEY: Final = re.compile(r'"((?:[^"\\]|\\["\\])*)"|([^."]+)')
 _NAME: Final = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$"
 
@@ -87,16 +88,18 @@ def _zone(name: str) -> str:
     return name
 
 
-def _level(level: str | int) -> int:
+def _level(level: Any) -> int:
     """The severity number of a word or a number."""
-    if isinstance(level, int):
+    if isinstance(level, str):
+        found = values.severity_of_word(level)
+        if found is not None:
+            return found[0]
+        raise ValueError(f"{level!r} is no severity; there are {', '.join(values.SEVERITY_NAMES[::4])}, ...")
+    if isinstance(level, int) and not isinstance(level, bool):
         if 1 <= level <= 24:
             return level
         raise ValueError(f"{level} is no severity number; those of OpenTelemetry are 1 to 24")
-    found = values.severity_of_word(level)
-    if found is None:
-        raise ValueError(f"{level!r} is no severity; there are {', '.join(values.SEVERITY_NAMES[::4])}, ...")
-    return found[0]
+    raise ValueError(f"a severity is a word such as {values.SEVERITY_NAMES[8]}, or OpenTelemetry's 1 to 24")
 
 
 Paths = Annotated[list[Annotated[Path, BeforeValidator(_path)]], BeforeValidator(listed), Of(max_length=50)]
@@ -163,8 +166,17 @@ class _Field(_Strict):
         """Raises ValueError where a constant is not one of the field's values."""
         reader = self.reader(role)
         constant = self.value if "value" in self.model_fields_set else self.default
-        default = None if constant is None else reader(TEXT if isinstance(constant, str) else NUMBER)(constant)
+        default = None if constant is None else self._read(reader, constant)
         return Field(tuple(self.paths), reader, self.unreadable == "dead-letter", self.required, default)
+
+    def _read(self, reader: Callable[[str], Reader], constant: Scalar) -> Any:
+        try:
+            found = reader(TEXT if isinstance(constant, str) else NUMBER)(constant)
+        except values.Unreadable as error:
+            raise ValueError(f"a constant is not {error}") from None
+        if found is None:
+            raise ValueError("a constant says that there is no value; write null, or a value")
+        return found
 
 
 _ONE_OF_BOTH: Final = "says where it comes from (from:) or what it is (value:), one of the two"
@@ -221,6 +233,12 @@ class _Outcome(_Field):
         usual = super().reader(role)
         ended = {_folded(word): (outcome.value, True) for word, outcome in self.words.items()}
         return _worded(usual, lambda text: ended.get(_folded(text))) if ended else usual
+
+    def _read(self, reader: Callable[[str], Reader], constant: Scalar) -> Any:
+        found = super()._read(reader, constant)
+        if found == values.NOT_AN_OUTCOME and _folded(str(constant)) not in map(_folded, self.words):
+            raise ValueError(f"a constant is not one of {', '.join(Outcome)}")
+        return found
 
 
 class _Severity(_Field):
@@ -330,8 +348,8 @@ def _made(declaration: Declaration[_File], number: int, one: _Mapping) -> Declar
         if field is not None:
             try:
                 made[role] = field.made(role)
-            except ValueError as error:  # a constant; Unreadable is one
-                raise declaration.error(f"a constant is {error}", *place, "fields", role) from None
+            except ValueError as error:
+                raise declaration.error(str(error), *place, "fields", role) from None
     if MAPPING in one.attributes:
         raise declaration.error(f"the name {MAPPING} is ours", *place, "attributes", MAPPING)
     resource = {name: kept.made() for name, kept in one.resource.items()}
@@ -349,7 +367,7 @@ def _made(declaration: Declaration[_File], number: int, one: _Mapping) -> Declar
         declaration.file,
         declaration.line(*place),
         tuple(one.sources),
-        re.compile("|".join(map(fnmatch.translate, one.sources))) if one.sources else None,
+        re.compile("|".join(map(_pattern, one.sources))) if one.sources else None,
         tuple(conditions),
         made,
         resource,
@@ -360,9 +378,15 @@ def _made(declaration: Declaration[_File], number: int, one: _Mapping) -> Declar
     )
 
 
+def _pattern(source: str) -> str:
+    """Of names: only `*` and `?` are more than themselves."""
+    return fnmatch.translate(source.replace("[", "[[]"))
+
+
 def _worded(usual: Callable[[str], Reader], declared: Callable[[str], Any]) -> Callable[[str], Reader]:
     """Readers, by a leaf's kind, of what the declared words say; all else as usual."""
 
+    @cache  # one memory for all shapes
     def reader(kind: str) -> Reader:
         read = usual(kind)
 

@@ -21,6 +21,8 @@ MAX_FILES: Final = 200
 _LOOK_SECONDS: Final = 1.0  # a change counts once two looks agree on it: nobody writes a file in no time
 _SUFFIXES: Final = frozenset({".yml", ".yaml"})
 
+_MISTAKE: Final = "what changed is more than Sluice can judge ({error!r}), a mistake of ours; undo it, and report it"
+
 log = logs.logger("mappings")
 
 Files = dict[str, bytes]
@@ -84,6 +86,8 @@ class MappingsFolder:
             mappings = self._parsed(found)
         except DeclarationError as error:
             self._refuse(Refusal(str(error), time.time(), error.file, error.line))
+        except Exception as error:  # noqa: BLE001 - our mistake, which must not end a stage that reads by the others
+            self._refuse(Refusal(_MISTAKE.format(error=error), time.time()))
         else:
             self._take(mappings)
 

@@ -21,6 +21,7 @@ from standardization.redaction import Redaction
 from standardization.standardize import Standardizer
 
 MAX_BYTES: Final = 1024 * 1024
+MAX_MAPPING: Final = 32 * 1024  # characters: YAML is slow to read, and a preview runs beside the stage
 _BYTES: Final = {"type": "string", "format": "binary"}
 TRIAL: Final = "application/vnd.sluice.preview+json"
 RECORD_ID: Final = "00000000-0-0-0"  # of an entry that lies nowhere
@@ -35,7 +36,9 @@ class Trial(BaseModel):
     content_type: str | None = Field(None, max_length=1_024, description="The entry's type, as in raw-logs.")
     source: str | None = Field(None, max_length=1_024, description="The declared source.")
     mapping: str | None = Field(
-        None, description="YAML as in a file of MAPPINGS_DIR, in place of the active mappings; null: these."
+        None,
+        max_length=MAX_MAPPING,
+        description="YAML as in a file of MAPPINGS_DIR, in place of the active mappings; null: these.",
     )
 
 

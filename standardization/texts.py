@@ -12,7 +12,7 @@ from typing import Any, Final, NamedTuple
 import msgspec
 
 from shared.records import Record, Sample
-from standardization.declared import MAPPING
+from standardization.fields import MAPPING
 from standardization.formats import access, delimited, logfmt, otlp, syslog, text, traces
 from standardization.formats.json import JsonEntries
 from standardization.mapping import Arrival

@@ -175,9 +175,8 @@ def _other(text: str, by_number: Callable[[Value], str | None]) -> str | None:
         return None
     if len(text) > 64:
         raise Unreadable(_HELP)
-    compact_date = len(text) == 8 and text.startswith(("19", "20", "21"))
-    if text.isascii() and text.replace(".", "", 1).isdigit() and not compact_date:
-        return by_number(Decimal(text) if "." in text else int(text))
+    if (number := number_of(text)) is not None and not is_compact_date(text):
+        return by_number(number)
     found = _OTHER.fullmatch(text)
     if found is None:
         raise Unreadable(_HELP)
@@ -191,6 +190,18 @@ def _other(text: str, by_number: Callable[[Value], str | None]) -> str | None:
     year, day = int(part["y"] or part["y2"]), int(part["d"] or part["d2"])
     minute = _in_utc(year, month, day, int(part["h"] or 0), int(part["mi"] or 0), zone)
     return minute + second + fraction
+
+
+def number_of(text: str) -> int | Decimal | None:
+    """The number that a text of digits is, with one point at most, or None. Of a text that is known to be short."""
+    if not (text.isascii() and text.replace(".", "", 1).isdigit()):
+        return None
+    return Decimal(text) if "." in text else int(text)
+
+
+def is_compact_date(text: str) -> bool:
+    """Whether eight digits are a date and no number: 20260317."""
+    return len(text) == 8 and text.isdigit() and text.startswith(("19", "20", "21"))
 
 
 def _read_epoch_minute(minute: int) -> str:

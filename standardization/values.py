@@ -360,6 +360,7 @@ _OUTCOME_WORDS: Final[dict[str, Outcome]] = {
 }  # fmt: skip
 _SEPARATORS = str.maketrans("", "", " _-.")
 Ended = tuple[str, bool]  # an outcome, and whether the value says more than it and stays in attributes
+NOT_AN_OUTCOME: Final[Ended] = (Outcome.UNKNOWN.value, True)  # of a word or a code that is none
 
 
 @cache  # one memory for all shapes
@@ -371,14 +372,14 @@ def outcome_of_text(scale: str) -> Callable[[str], Ended | None]:
         if is_blank(text):
             return None
         if len(text) > _LONGEST:
-            return Outcome.UNKNOWN.value, True
+            return NOT_AN_OUTCOME
         word = text.strip().lower().translate(_SEPARATORS)
         outcome = _OUTCOME_WORDS.get(word)
         if outcome is not None:
             return outcome.value, False
         if word.isascii() and word.isdigit():
             return by_code(int(word))[0], True
-        return Outcome.UNKNOWN.value, True
+        return NOT_AN_OUTCOME
 
     return Memo(read, 1024).__getitem__
 

@@ -1,6 +1,8 @@
 """Entries of one message through the standardizer, as the stage would pass them."""
 
+import itertools
 from collections.abc import Sequence
+from typing import Any
 
 from standardization.standardize import Arrival, Rejected, Standardized, Standardizer
 
@@ -24,3 +26,15 @@ def all_of(
     """Likewise, with the samples."""
     record_ids = [f"{PLACE}-{index}" for index in range(len(lines))]
     return subject.entries(content_type, lines, record_ids, [arrival] * len(lines))
+
+
+def equal_names(dots: int, key: str = "x") -> dict[str, Any]:
+    """An object of 2 ** dots leaves that have one name: each of its dots stands within a key or between two."""
+    found: dict[str, Any] = {}
+    for between in itertools.product(".\0", repeat=dots):
+        *outer, last = (key + "".join(mark + key for mark in between)).split("\0")
+        inner = found
+        for step in outer:
+            inner = inner.setdefault(step, {})
+        inner[last] = 1
+    return found

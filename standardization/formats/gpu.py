@@ -135,9 +135,10 @@ class GpuPlan:
         field = field_of(name)
         labels = labels_of(self._text(values, "labels") or "")
         attributes: dict[str, Scalar] = {**field.attributes, **labels.others}
+        numbers: dict[str, int] = {}
         for place, other in self._others:
             if not is_blank(values[place]):
-                attributes[free_name(other, attributes)] = values[place]
+                attributes[free_name(other, attributes, numbers)] = values[place]
         if arrival.source is not None:
             attributes[DECLARED_SOURCE] = arrival.source
         hw_id, parent = _identity(uuid.strip(), self._text(values, "instance") or labels.filled.get("instance"))

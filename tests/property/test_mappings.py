@@ -32,7 +32,9 @@ scalars = (
     | st.integers(0, 600)
     | st.floats(allow_nan=False, allow_infinity=False)
     | texts
-    | st.sampled_from(["ok", "FAILED", "12 s", "3 MB", "N/A", "2026-03-17T08:00:00Z", "17/03/2026 08:00:00", "info"])
+    | st.sampled_from(
+        ["ok", "FAILED", "12 s", "3 MB", "N/A", "2026-03-17T08:00:00Z", "17/03/2026 08:00:00", "9999-999", "info"]
+    )
 )
 entries = st.dictionaries(
     keys,
@@ -70,7 +72,7 @@ def field(**options: st.SearchStrategy[Any]) -> st.SearchStrategy[dict[str, Any]
 fields = st.fixed_dictionaries(
     {},
     optional={
-        "timestamp": field(format=st.sampled_from(["epoch_ms", "%d/%m/%Y %H:%M:%S", "%Y-%m-%dT%H:%M:%S%z"]))
+        "timestamp": field(format=st.sampled_from(["epoch_ms", "%d/%m/%Y %H:%M:%S", "%Y-%m-%dT%H:%M:%S%z", "%Y-%j"]))
         | field(zone=st.sampled_from(["Europe/Paris", "UTC", "Asia/Kolkata"])),
         "service_name": field() | st.just({"value": "fixed"}),
         "event_name": field(),

@@ -14,7 +14,7 @@ from benchmarks.entries import SIZE, frames, generate
 from benchmarks.figures import Target, percentile
 from benchmarks.growth import Step, verdict
 from benchmarks.kafka_probe import Appended
-from standardization.declared import MAPPING
+from standardization.fields import MAPPING
 from standardization.mappings import read_mappings
 from standardization.standardize import Standardizer
 from tests.integration.stack import ROOT, SERVICES

@@ -1,8 +1,13 @@
 """Declared mappings: what they make of entries, which entries they are for, and how a bad one is refused."""
 
+import gc
 import json
 import re
 import textwrap
+import time
+import tracemalloc
+from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +17,12 @@ from msgspec.structs import replace
 
 from shared.errors import DeclarationError, Reason
 from shared.records import Record
-from standardization import mappings
+from standardization import dates, mappings
 from standardization.mappings import read_mappings
 from standardization.redaction import GROUPS, Redaction
 from standardization.standardize import Arrival, Rejected, Standardizer
-from tests.standardizing import ARRIVAL, standardized
+from standardization.values import Unreadable
+from tests.standardizing import ARRIVAL, equal_names, standardized
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "mappings.md"
 AGAIN = 5  # more often than a shape needs to get its struct
@@ -52,6 +58,17 @@ def rejection_of(subject: Standardizer, entry: dict[str, Any], arrival: Arrival 
         found += rejected
     assert set(found) == {found[0]}
     return found[0]
+
+
+def grown(work: Callable[[], object]) -> int:
+    """By how many bytes the memory in use has grown after this work."""
+    tracemalloc.start()
+    try:
+        work()
+        gc.collect()
+        return tracemalloc.get_traced_memory()[0]
+    finally:
+        tracemalloc.stop()
 
 
 def refused(text: str, file: str = "mappings.yml") -> str:
@@ -129,6 +146,17 @@ def test_of_alternatives_the_first_with_a_value_wins_and_the_others_are_kept() -
     assert record_of(subject, {"d": 1}).event_name == "unknown"
 
 
+def test_an_outcome_that_is_unknown_fills_the_field_where_a_mapping_says_where_it_stands() -> None:
+    subject = reading(declared("fields: {outcome: {from: [a, b], words: {en cours: unknown}}}"))
+    for word in ("en cours", "unknown", "what?"):
+        record = record_of(subject, {"a": word, "b": "ok"})
+        assert (record.outcome, record.attributes["b"]) == ("unknown", "ok")
+    assert record_of(subject, {"a": "n/a", "b": "ok"}).outcome == "success"
+    by_known_names = {"outcome": "what?", "status": "ok"}
+    assert record_of(reading(declared("drop: [x]")), by_known_names).outcome == "success"
+    assert record_of(subject, by_known_names).outcome == "unknown"
+
+
 def test_constants_and_defaults() -> None:
     subject = reading(declared("""
 fields:
@@ -147,6 +175,22 @@ attributes: {team: {value: 7}, "sluice.note": {value: "1e999"}}
         assert record.resource == {"site": "paris", "sluice.source": "shop"}
         assert record.attributes == {"x": 1, "team": 7, "sluice.note": "1e999", "sluice.mapping": "m@1"}
     assert record_of(subject, {"end": "ok", "took": 1}).duration_s == 0.001
+
+
+@pytest.mark.parametrize(
+    ("how", "expected"),
+    [
+        ("value: OK", "success"),
+        ("value: 504", "timeout"),
+        ("value: null", "unknown"),
+        ("value: unknown", "unknown"),
+        ("from: end, default: unknown", "unknown"),
+        ("from: end, default: En cours, words: {en cours: unknown}", "unknown"),
+    ],
+)
+def test_a_constant_is_one_of_the_fields_values(how: str, expected: str) -> None:
+    subject = reading(declared(f"fields: {{outcome: {{{how}}}}}"))
+    assert record_of(subject, {"x": 1}).outcome == expected
 
 
 def test_resource_and_attributes_take_leaves_and_whole_objects_under_new_names() -> None:
@@ -173,9 +217,27 @@ def test_what_would_have_the_name_of_a_constant_gets_out_of_its_way() -> None:
     assert record.resource == {"a": 1, "a.b.c": 5, "host.name": "h"}
 
 
+@pytest.mark.parametrize("body", ["when: {none: 1}", "template: false", "attributes: {b: a}", "resource: {b: a}"])
+def test_sixteen_thousand_equal_names_are_kept_in_a_moment(body: str) -> None:
+    entry = {"a": equal_names(14)}
+    began = time.process_time()
+    good, rejected = standardized(reading(declared(body)), [json.dumps(entry).encode()], FROM_SHOP)
+    assert time.process_time() - began < 5  # the square of it took 15
+    assert not rejected
+    record = msgspec.json.decode(good[0][1], type=Record)
+    names = Counter(name.partition("#")[0] for name in record.attributes | record.resource)
+    assert max(names.values()) == 2**14
+
+
 def test_an_entry_cannot_pose_as_made_by_a_mapping() -> None:
     record = record_of(reading(declared("template: false")), {"sluice.mapping": "other@9"})
     assert record.attributes == {"sluice.mapping": "m@1", "sluice.mapping#2": "other@9"}
+
+
+@pytest.mark.parametrize("posing", [{"sluice.mapping": "m@1"}, {"sluice": {"mapping": "m@1"}}])
+def test_nor_can_an_entry_that_no_mapping_is_for(posing: dict[str, Any]) -> None:
+    record = record_of(reading(declared("template: true")), {"message": "a b", **posing}, ARRIVAL)
+    assert record.attributes == {"sluice.mapping#2": "m@1"}
 
 
 def test_what_is_dropped_is_gone_and_counted_and_nothing_else_is() -> None:
@@ -197,6 +259,8 @@ def test_what_is_dropped_is_gone_and_counted_and_nothing_else_is() -> None:
     [
         ("format: epoch_s", 1773735300, "2026-03-17T08:15:00Z"),
         ("format: epoch_s", "1773735300", "2026-03-17T08:15:00Z"),
+        ("format: epoch_s", "1773735300.1239", "2026-03-17T08:15:00.123900Z"),
+        ("format: epoch_ms", " 1773735300123.25 ", "2026-03-17T08:15:00.123250Z"),
         ("format: epoch_us", 1773735300123456, "2026-03-17T08:15:00.123456Z"),
         ("format: epoch_ns", 1773735300123456789, "2026-03-17T08:15:00.123456789Z"),
         ("zone: Europe/Paris", "2026-03-17 09:15:00", "2026-03-17T08:15:00Z"),
@@ -204,6 +268,8 @@ def test_what_is_dropped_is_gone_and_counted_and_nothing_else_is() -> None:
         ("zone: Europe/Paris", "2026-03-17T09:15:00+09:00", "2026-03-17T00:15:00Z"),
         ("zone: Europe/Paris", "2026-03-17T09:15:00Z", "2026-03-17T09:15:00Z"),
         ("zone: Europe/Paris", "2026-03-17", "2026-03-16T23:00:00Z"),
+        ("zone: Europe/Paris", "20260317", "2026-03-16T23:00:00Z"),
+        ("zone: Europe/Paris", " 1773735300.5", "2026-03-17T08:15:00.500Z"),
         ("zone: Europe/Paris", "2026-10-25 02:30:00", "2026-10-25T00:30:00Z"),  # comes twice
         ("zone: Europe/Paris", "2026-03-29 02:30:00", "2026-03-29T01:30:00Z"),  # never comes
         ("{format: '%d.%m.%Y %H:%M', zone: Europe/Paris}", "25.10.2026 02:30", "2026-10-25T00:30:00Z"),
@@ -214,6 +280,7 @@ def test_what_is_dropped_is_gone_and_counted_and_nothing_else_is() -> None:
         ("format: '%Y%m%d%H%M%S'", 20260317081500, "2026-03-17T08:15:00Z"),
         ("format: '%Y-%jT%H:%M:%S%z'", "2026-076T08:15:00+0100", "2026-03-17T07:15:00Z"),
         ("{format: '%d.%m.%Y %H:%M', zone: Asia/Kolkata}", "17.03.2026 08:15", "2026-03-17T02:45:00Z"),
+        ("format: '%Y-%m-%d \t %H:%M  100%% %%'", "2026-03-17 08:15 \t 100% %", "2026-03-17T08:15:00Z"),
     ],
 )
 def test_times_are_read_as_the_mapping_says(how: str, value: Any, expected: str) -> None:
@@ -227,9 +294,15 @@ def test_times_are_read_as_the_mapping_says(how: str, value: Any, expected: str)
     [
         ("timestamp: {from: x, format: epoch_ms}", "yesterday"),
         ("timestamp: {from: x, format: epoch_ms}", "2026-03-17T08:15:00Z"),
+        ("timestamp: {from: x, format: epoch_s}", "1773735300.1.2"),
+        ("timestamp: {from: x, format: epoch_s}", "."),
+        ("timestamp: {from: x, format: epoch_s}", "9" * 128),
+        ("timestamp: {from: x, format: epoch_s}", "20260317"),
         ("timestamp: {from: x, format: '%d/%m/%Y'}", "2026-03-17"),
         ("timestamp: {from: x, format: '%d/%m/%Y'}", "31/02/2026"),
         ("timestamp: {from: x, format: '%d/%m/%Y'}", "01/01/1970"),
+        ("timestamp: {from: x, format: '%Y-%j'}", "9999-999"),
+        ("timestamp: {from: x, format: '%Y-%j'}", "9999-366"),
         ("timestamp: {from: x, zone: Europe/Paris}", "03/17/2026 08:00:00"),
         ("duration_s: {from: x, unit: ms}", -1),
         ("severity: {from: x, words: {loud: ERROR}}", "quiet"),
@@ -241,6 +314,14 @@ def test_what_a_mapping_names_and_cannot_read_makes_a_dead_letter_that_says_so(f
     assert bad.reason == Reason.INVALID_FIELD
     assert bad.detail.startswith("mapping m@1: x is ")
     assert "accepted: " in bad.detail
+
+
+def test_a_format_of_many_spaces_is_no_slower_at_a_text_of_many_spaces() -> None:
+    read = dates.of_format(f"%Y{' ' * 20}%m-%d", "UTC")
+    began = time.process_time()
+    with pytest.raises(Unreadable):
+        read(f"2026{' ' * 100}03")
+    assert time.process_time() - began < 1  # each space on its own would take years
 
 
 def test_what_cannot_be_read_may_be_declared_to_be_an_attribute() -> None:
@@ -268,6 +349,15 @@ def test_a_mapping_is_for_its_sources_declared_or_named_by_the_entry() -> None:
     assert "hit" in record_of(subject, {"source": None, "app": "shop"}, replace(ARRIVAL, source="z")).attributes
     assert "hit" not in record_of(subject, {"source": "z"}, ARRIVAL).attributes
     assert "hit" not in record_of(subject, {"x": 1}, ARRIVAL).attributes
+
+
+def test_in_the_name_of_a_source_only_stars_and_question_marks_are_more_than_themselves() -> None:
+    subject = reading(declared("drop: [x]", sources='"api-[x]", "web[!1]-?"'))
+    found = {
+        name: record_of(subject, {"source": name}, ARRIVAL).attributes.get("sluice.mapping")
+        for name in ("api-[x]", "api-x", "web[!1]-7", "web2-7", "web[!1]-77")
+    }
+    assert found == {"api-[x]": "m@1", "api-x": None, "web[!1]-7": "m@1", "web2-7": None, "web[!1]-77": None}
 
 
 def test_where_a_mapping_says_what_the_source_is_its_sources_are_looked_for_there() -> None:
@@ -343,6 +433,34 @@ def test_entries_of_several_mappings_keep_their_order_within_a_batch() -> None:
         assert [bad.index for bad in rejected] == [n for n, one in enumerate(expected) if one == ("bad", n)]
 
 
+def test_declared_words_are_remembered_once_and_not_for_each_shape() -> None:
+    subject = reading(declared("fields: {outcome: {from: end, words: {fine: success}}}"))
+
+    def read(shapes: range) -> None:
+        for shape in shapes:
+            lines = [json.dumps({"end": f"{n:064}", f"k{shape}": 1}).encode() for n in range(1_000)]
+            assert len(standardized(subject, lines, FROM_SHOP)[0]) == len(lines)
+
+    read(range(1))
+    assert grown(lambda: read(range(1, 31))) < 2 << 20
+
+
+def test_an_entry_does_not_choose_how_much_is_remembered_of_its_sources() -> None:
+    """A hundred of its keys may name its source, each with a text that never comes again."""
+    subject = reading(declared("drop: [x]"))
+    names = ("source", "service", "system", "application", "app", "component", "program", "appname", "servicename")
+    wrappers = ("meta", "metadata", "fields", "data", "event", "log", "result", "run", "job", "stats", "context")
+
+    def read(shapes: range) -> None:
+        for shape in shapes:
+            named = [dict.fromkeys(names, f"{n:060}") for n in range(200)]
+            lines = [json.dumps(dict.fromkeys(wrappers, one) | {f"k{shape}": 1}).encode() for one in named]
+            assert len(standardized(subject, lines, FROM_SHOP)[0]) == len(lines)
+
+    read(range(1))
+    assert grown(lambda: read(range(1, 6))) < 3 << 20
+
+
 def test_entries_of_formats_of_text_are_mapped_too() -> None:
     subject = reading(declared("fields: {duration_s: {from: lag, unit: ms}}"))
     good, _ = standardized(subject, [b"level=info msg=hello lag=20"], FROM_SHOP, "text/plain")
@@ -383,7 +501,12 @@ def test_a_new_set_of_mappings_holds_from_the_next_call() -> None:
         (declared("fields:\n  bodi: a"), 7, "there is no such key"),
         (declared("fields:\n  body: {from: a, value: b}"), 7, "one of the two"),
         (declared("fields:\n  body: {default: b}"), 7, "one of the two"),
-        (declared("fields:\n  rows: {value: 1.5}"), 7, "a constant is a whole number"),
+        (declared("fields:\n  rows: {value: 1.5}"), 7, "a constant is not a whole number"),
+        (declared("fields:\n  severity: {from: a, default: lout}"), 7, "a constant is not a severity such as INFO"),
+        (declared("fields:\n  outcome: {value: sucess}"), 7, "a constant is not one of success, failure, timeout"),
+        (declared("fields:\n  outcome: {from: a, default: 700}"), 7, "a constant is not one of success, failure"),
+        (declared("fields:\n  outcome: {value: n/a}"), 7, "says that there is no value; write null"),
+        (declared("fields:\n  service_name: {from: a, default: ''}"), 7, "says that there is no value; write null"),
         (declared("fields:\n  duration_s:\n    from: a\n    unit: fortnight"), 9, "no unit of a duration"),
         (declared("fields:\n  memory_bytes:\n    from: a\n    unit: ms"), 9, "no unit of a size"),
         (declared("fields:\n  timestamp:\n    from: a\n    zone: Mars/Base"), 9, "no time zone 'Mars/Base'"),
@@ -392,9 +515,14 @@ def test_a_new_set_of_mappings_holds_from_the_next_call() -> None:
         (declared("fields:\n  timestamp:\n    from: a\n    format: '%H:%M'"), 9, "the year, the month and the day"),
         (declared("fields:\n  timestamp:\n    from: a\n    format: '%Y-%m-%d %q'"), 9, "%q is no directive"),
         (declared("fields:\n  timestamp:\n    from: a\n    format: '%Y-%m-%d %y-%Y'"), 9, "a second time"),
+        (declared("fields:\n  timestamp:\n    from: a\n    format: '%Y-%m-%d %a%a'"), 9, "a second time"),
         (declared("fields:\n  outcome:\n    from: a\n    words:\n      OK: fine"), 10, "input should be 'success'"),
         (declared("fields:\n  severity:\n    from: a\n    words:\n      10: 25"), 10, "25 is no severity number"),
         (declared("fields:\n  severity:\n    from: a\n    words:\n      10: lout"), 10, "'lout' is no severity"),
+        *(
+            (declared(f"fields:\n  severity:\n    from: a\n    words:\n      x: {level}"), 10, "a severity is a word")
+            for level in ("", "true", "1.5", "[ERROR]", "{is: ERROR}")
+        ),
         (declared("fields:\n  body: {from: a, required: true, default: b}"), 7, "needs no default"),
         (declared("fields: {body: a.b}\ndrop:\n  - c\n  - a"), 9, "a is dropped, and used above"),
         (declared("attributes:\n  sluice.mapping: a"), 7, "is ours"),
@@ -409,6 +537,14 @@ def test_a_bad_declaration_is_refused_with_its_line(text: str, line: int, told: 
     found = refused(text)
     assert found.startswith(f"mappings.yml, line {line}: "), found
     assert told in found
+
+
+def test_there_are_not_more_mappings_than_can_be_tried_for_each_entry() -> None:
+    files = {f"{n}.yml": declared("drop: [x]", f"m{n}") for n in range(201)}
+    with pytest.raises(DeclarationError, match="over 200 mappings in all; declare fewer"):
+        read_mappings(files)
+    del files["0.yml"]
+    assert len(read_mappings(files)) == 200
 
 
 def test_names_are_unique_over_all_files() -> None:

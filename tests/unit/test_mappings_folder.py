@@ -3,18 +3,19 @@
 import asyncio
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 from fastapi import FastAPI
+from prometheus_client import Metric
 
 from shared import metrics
 from shared.errors import ConfigurationError
 from shared.service import ProblemError
-from standardization import api
+from standardization import api, mappings_folder
 from standardization.declared import Mappings
 from standardization.mappings_folder import MappingsFolder
 from standardization.templates import TemplateMemory
@@ -138,6 +139,26 @@ def test_a_bad_change_is_refused_and_what_was_active_stays(tmp_path: Path, stage
     assert (folder.remarks(), value("sluice_mappings_refused")) == ([], 0)
 
 
+def test_a_change_that_our_own_mistake_keeps_from_being_read_is_refused_too(
+    tmp_path: Path, stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a.yml").write_text(text_of("a"))
+    folder = opened(tmp_path, stage)
+
+    def mistaken(files: Mapping[str, str]) -> Mappings:
+        raise AttributeError(*files.values())
+
+    with monkeypatch.context() as patch:
+        patch.setattr(mappings_folder, "read_mappings", mistaken)
+        (tmp_path / "a.yml").write_text("odd")
+        settle(folder)
+    assert "AttributeError('odd')" in folder.remarks()[0]
+    assert (stage.labels, value("sluice_mappings_refused")) == (["a@1"], 1)
+    (tmp_path / "a.yml").write_text(text_of("a", 2))
+    settle(folder)
+    assert (stage.labels, folder.remarks()) == (["a@2"], [])
+
+
 def test_a_refused_change_that_is_taken_back_is_no_trouble_any_more(tmp_path: Path, stage: Stage) -> None:
     (tmp_path / "a.yml").write_text(text_of("a"))
     folder = opened(tmp_path, stage)
@@ -233,3 +254,23 @@ def test_the_list_tells_what_is_active_and_what_was_refused(tmp_path: Path, stag
     shown = get(folder).json()
     assert (shown["total"], shown["refused"]["line"], shown["refused"]["file"]) == (2, 2, str(tmp_path / "a.yml"))
     assert "no such key" in shown["refused"]["detail"]
+
+
+def test_a_page_of_the_list_reads_the_counters_once(
+    tmp_path: Path, stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """For each mapping it would be the square of their number: a minute's work for some hundred."""
+    for name in ("one", "two", "three"):
+        (tmp_path / f"{name}.yml").write_text(text_of(name))
+    folder = opened(tmp_path, stage)
+    reads = 0
+    collect = metrics.MAPPED_RECORDS.collect
+
+    def counted() -> Iterable[Metric]:
+        nonlocal reads
+        reads += 1
+        return collect()
+
+    monkeypatch.setattr(metrics.MAPPED_RECORDS, "collect", counted)
+    assert len(get(folder).json()["mappings"]) == 3
+    assert reads == 1

@@ -106,6 +106,7 @@ def test_a_mapping_is_tried_in_place_of_the_active_ones() -> None:
     [
         ({"entry": "x", "mapping": "version: 1\nmappings:\n  - {name: a}"}, "mapping, line 3: mappings.0.revision"),
         ({"entry": "x", "mapping": "[" * 2_000}, "mapping, line 1: no YAML"),
+        ({"entry": "x", "mapping": "#" * 32_769}, "mapping: String should have at most 32768 characters"),
         ({"entry": "x", "maping": ""}, "maping: "),
         ({"mapping": ""}, "entry: "),
         ({"entry": 5}, "entry: "),
