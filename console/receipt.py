@@ -98,9 +98,10 @@ def judge(receipts: Iterable[dict[str, Any]]) -> None:
     receipts = list(receipts)
     in_flight = sum(each["in_flight"] for each in receipts)
     if in_flight:
-        raise UnfinishedError(f"{in_flight} entries are in flight; look again with: sluice receipt --wait RUN")
+        are = "1 entry is" if in_flight == 1 else f"{in_flight} entries are"
+        raise UnfinishedError(f"{are} in flight; look again with: sluice receipt --wait RUN")
     dead = [each for each in receipts if each["dead_lettered"]]
     if dead:
         number = sum(each["dead_lettered"] for each in dead)
-        are = "entry is a dead letter" if number == 1 else "entries are dead letters"
-        raise DeadLetteredError(f"{number} {are}; see: sluice dlq list --run {dead[0]['run_id']}")
+        are = "1 entry is a dead letter" if number == 1 else f"{number} entries are dead letters"
+        raise DeadLetteredError(f"{are}; see: sluice dlq list --run {dead[0]['run_id']}")

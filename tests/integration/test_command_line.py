@@ -109,6 +109,16 @@ def test_dead_letters_make_an_exit_code_of_their_own(stack: Stack, tmp_path: Pat
     assert sluice(stack, "send", path)[0] == 0, "who does not wait does not know"
 
 
+def test_a_receipt_says_what_is_in_flight_and_waits_for_it(stack: Stack) -> None:
+    with stack.frozen("standardization"):
+        part, _ = sent(stack, "-", given=ENTRY % (b"flight", 1, b""))
+        code, lines, err = sluice(stack, "receipt", part["run_id"])
+        assert (code, lines) == (4, [f"{part['run_id']}  1 accepted = 0 stored + 0 dead-lettered + 1 in flight"])
+        assert "1 entry is in flight" in err
+        assert sluice(stack, "receipt", "--wait", "--timeout", "1", part["run_id"])[0] == 4
+    assert sluice(stack, "receipt", "--wait", part["run_id"])[0] == 0
+
+
 def test_what_can_not_be_sent_says_why_and_nothing_was(stack: Stack, tmp_path: Path) -> None:
     assert sluice(stack, "send", tmp_path / "none.ndjson")[0] == 1
     assert sluice(stack, "send")[0] == 2
