@@ -28,7 +28,11 @@ class Pusher:
     def __init__(
         self, service: Client, name: str, source: str | None, patience_s: float, say: Callable[[str], None]
     ) -> None:
-        """A part is tried for `patience_s`; `say` is told when it has to be tried again."""
+        """A part is tried for `patience_s`; `say` is told when it has to be tried again.
+
+        `in_doubt` says of the part last pushed whether it may be in, whatever was answered at last.
+        """
+        self.in_doubt = False
         self._service = service
         self._name = name
         self._source = source
@@ -50,6 +54,7 @@ class Pusher:
         }
         until = time.monotonic() + self._patience_s
         pause, said = _FIRST_PAUSE_S, False
+        self.in_doubt = False
         while True:
             asked_s = 0.0
             try:
@@ -57,8 +62,10 @@ class Pusher:
                     "POST", "/ingest", {"source": self._source}, part.content(), headers, self._answer_s(part, until)
                 )
             except UnreachableError as error:
+                self.in_doubt = True
                 why = str(error)
             else:
+                self.in_doubt = self.in_doubt or answer.status_code >= 500
                 if answer.status_code not in AGAIN:
                     return _taken(answer)
                 why, asked_s = told(answer), _retry_after_s(answer)

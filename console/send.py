@@ -123,11 +123,13 @@ class _Send:
                 self._left = files[index:]
                 self._place = place or Place(self._name, number, 0, 0, 0)
                 for part in each.parts(place):
+                    in_doubt = self._place.length > 0  # an earlier send had no answer to it
                     self._place = Place(self._name, number, part.begin, part.end - part.begin, part.crc)
                     try:
                         taken = pusher.push(part, number, each.kind)
                     except RefusedError:
-                        self._place = Place(self._name, number, part.begin, 0, part.crc_before)
+                        if not (in_doubt or pusher.in_doubt):
+                            self._place = Place(self._name, number, part.begin, 0, part.crc_before)
                         raise
                     number += 1
                     self._place = Place(self._name, number, part.end, 0, part.crc)

@@ -1,0 +1,54 @@
+"""A send that ends before its time says how to go on, and what goes on counts each entry once."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.integration.stack import ROOT
+from tests.unit.test_push import scripted
+
+
+def sluice(*arguments: str | Path) -> tuple[int, list[str], str]:
+    """Exit code, lines of standard output, and standard error."""
+    command = [sys.executable, "-m", "console", *map(str, arguments)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+    return done.returncode, done.stdout.splitlines(), done.stderr
+
+
+def resumed(told: str) -> str:
+    """The place that was told."""
+    found = re.search(r"--resume (\S+)", told)
+    assert found, told
+    return found[1]
+
+
+@pytest.mark.parametrize("unanswered", [0, 500, 503, 520])
+def test_a_part_that_may_be_in_goes_on_as_it_was_though_it_was_refused_later(tmp_path: Path, unanswered: int) -> None:
+    path = tmp_path / "log.ndjson"
+    path.write_bytes(b'{"n":1}\n')
+    # 520 is a proxy's: it isn't tried again, and says as little of what became of the push
+    statuses = [520, 403] if unanswered == 520 else [unanswered, 403, 403]
+    with scripted(*((status, {}) for status in statuses)) as (url, asked):
+        code, _, told = sluice("send", "--ingestion", url, path)
+        assert code == 1
+        assert "the next may be" in told
+        path.write_bytes(b'{"n":1}\n{"n":2}\n')  # it has grown since
+        code, _, told = sluice("send", "--ingestion", url, "--resume", resumed(told), path)
+        assert code == 1
+        assert "the next may be" in told, "a refusal of the second send says nothing of the first"
+        code, lines, told = sluice("send", "--ingestion", url, "--resume", resumed(told), path)
+    assert (code, len(lines)) == (0, 3), told
+    *again, rest = [(headers["Idempotency-Key"], body) for headers, body in asked]
+    assert len(set(again)) == 1
+    assert (again[0][1], rest[1]) == (b'{"n":1}\n', b'{"n":2}\n')
+
+
+def test_a_part_that_was_refused_at_once_is_not_in(tmp_path: Path) -> None:
+    path = tmp_path / "log.ndjson"
+    path.write_bytes(b'{"n":1}\n')
+    with scripted((429, {"Retry-After": "0"}), (403, {})) as (url, _):
+        code, _, told = sluice("send", "--ingestion", url, path)
+    assert (code, "nothing was sent" in told) == (1, True), told
