@@ -55,7 +55,7 @@ NOT_ACCEPTED: Final = {
     ("GET /api/v1/gpus/{uuid}/telemetry", "agg: it needs a step"): "one parameter needs another",
     ("GET /api/v1/gpus/{uuid}/telemetry", "step: at most 366 days"): "numbers of several units",
     ("GET /api/v1/gpus/{uuid}/telemetry", "end_time: it is before"): "one parameter bounds another",
-    ("POST /standardization/preview", "the body holds"): "text in which one line is an entry, none and two are not",
+    ("POST /standardization/preview", "the body"): "its Content-Type says what it has to be: one line, or one object",
     ("POST /standardization/preview", "Not a usable mapping"): "a mapping is YAML in a text",
     ("POST /_bulk", BULK): "text in which actions and documents take turns",
     ("PUT /_bulk", BULK): "likewise",
