@@ -70,7 +70,12 @@ class Pusher:
                     return _taken(answer)
                 why, asked_s = told(answer), _retry_after_s(answer)
             wait_s = max(asked_s, pause * random.uniform(0.5, 1.0))  # noqa: S311 - spreads clients, keeps no secret
-            if time.monotonic() + wait_s > until:
+            left_s = until - time.monotonic()
+            if 0 < left_s < asked_s:
+                raise UnfinishedError(
+                    f"{why}; it asks to wait {asked_s:g} s, longer than is left of {self._patience_s:g} s (--timeout)"
+                )
+            if left_s < wait_s:
                 raise UnfinishedError(f"given up after {self._patience_s:g} s (--timeout): {why}")
             if not said:
                 self._say(f"{why}; trying again for up to {self._patience_s:g} s")
