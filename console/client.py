@@ -43,10 +43,10 @@ class Client:
         self._http.close()
 
     def ask(self, method: str, path: str, query: Mapping[str, Any], content: bytes | None = None,
-            content_type: str | None = None) -> dict[str, Any]:  # fmt: skip
+            content_type: str | None = None, timeout_s: float = TIMEOUT_S) -> dict[str, Any]:  # fmt: skip
         """The JSON of an answer; what is None in the query is left out."""
         headers = {"Content-Type": content_type} if content_type else {}
-        answer = self.request(method, path, query, content, headers)
+        answer = self.request(method, path, query, content, headers, timeout_s)
         check(answer)
         found: dict[str, Any] = answer.json()
         return found
