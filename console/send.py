@@ -4,18 +4,20 @@ import shlex
 import signal
 import uuid
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from types import FrameType
-from typing import Any
+from typing import Any, Final
 
 import click
 
 from console.client import INGESTION, Client, ingestion
-from console.exits import CommandError, InterruptedByUserError, RefusedError
+from console.exits import CommandError, InterruptedByUserError, RefusedError, UnwritableError
 from console.parts import Input, Kind, Place
 from console.progress import Progress
 from console.push import Pusher
 from console.receipt import follow, judge, line
+
+_ALL_IN: Final = "all is accepted, see: sluice receipt --wait RUN"
 
 
 class _PlaceType(click.ParamType[Place]):
@@ -96,15 +98,21 @@ class _Send:
             raise InterruptedByUserError(f"interrupted; {self._rest()}") from None
         except CommandError as error:
             raise type(error)(f"{error}; {self._rest()}") from error
-        if not self._wait:
-            self._service.show(self._sums(), self._total())
-            return
+        except OSError as error:
+            raise UnwritableError(f"{error.strerror}; {self._rest()}") from error
+        receipts: list[dict[str, Any]] = []
+        arrived: dict[str, int] = {}
         try:
-            receipts = self._receipts()
+            if self._wait:
+                receipts = self._receipts()
+                arrived = {
+                    name: sum(each[name] for each in receipts) for name in ("stored", "dead_lettered", "in_flight")
+                }
+            self._service.show({**self._sums(), **arrived}, self._total())
         except KeyboardInterrupt:
-            raise InterruptedByUserError("interrupted; all is accepted, see: sluice receipt --wait RUN") from None
-        arrived = {name: sum(each[name] for each in receipts) for name in ("stored", "dead_lettered", "in_flight")}
-        self._service.show({**self._sums(), **arrived}, self._total())
+            raise InterruptedByUserError(f"interrupted; {_ALL_IN}") from None
+        except OSError as error:
+            raise UnwritableError(f"{error.strerror}; {_ALL_IN}") from error
         judge(receipts)
 
     def _send(self, files: tuple[str, ...], place: Place | None) -> None:
@@ -168,7 +176,8 @@ class _Send:
         if self._place is None or not (self._place.part or self._place.length):
             return "nothing was sent"
         if self._service.as_json:
-            self._service.show({**self._sums(), "resume": str(self._place), "left": list(self._left)}, "")
+            with suppress(OSError):  # Ctrl-C ends who reads this, too
+                self._service.show({**self._sums(), "resume": str(self._place), "left": list(self._left)}, "")
         options = {"--ingestion": self._url, "--source": self._source, "--type": self._kind, "--resume": self._place}
         words = [word for name, value in options.items() if value for word in (name, str(value))]
         command = shlex.join(["sluice", "send", *(["--wait"] if self._wait else []), *words, "--", *self._left])

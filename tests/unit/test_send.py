@@ -1,8 +1,11 @@
 """A send that ends before its time says how to go on, and what goes on counts each entry once."""
 
+import os
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -52,3 +55,47 @@ def test_a_part_that_was_refused_at_once_is_not_in(tmp_path: Path) -> None:
     with scripted((429, {"Retry-After": "0"}), (403, {})) as (url, _):
         code, _, told = sluice("send", "--ingestion", url, path)
     assert (code, "nothing was sent" in told) == (1, True), told
+
+
+@pytest.mark.parametrize("options", [[], ["--json"]])
+@pytest.mark.parametrize("output", ["pipe", "full"])
+def test_output_that_can_not_be_written_ends_a_send_and_it_goes_on(
+    tmp_path: Path, options: list[str], output: str
+) -> None:
+    paths = [tmp_path / name for name in ("a.ndjson", "b.ndjson")]
+    for path in paths:
+        path.write_bytes(b"{}\n")
+    with unwritable(output) as out, scripted() as (url, asked):
+        command = [sys.executable, "-m", "console", "send", *options, "--ingestion", url, *map(str, paths)]
+        done = subprocess.run(command, cwd=ROOT, stdout=out, stderr=subprocess.PIPE, text=True, timeout=60, check=False)
+        first, place, *_ = done.stderr.splitlines()
+        assert (done.returncode, len(asked)) == (1, 1), done.stderr
+        assert first.startswith("sluice: standard output can't be written: "), done.stderr
+        assert "1 part is in. To send the rest" in first
+        assert len(done.stderr.splitlines()) == 2, "no traceback follows"
+        code, lines, told = sluice("send", "--ingestion", url, "--resume", resumed(place), *paths)
+    assert (code, len(lines), len(asked)) == (0, 2, 2), told
+
+
+def test_output_that_can_not_be_written_when_all_is_in_says_that(tmp_path: Path) -> None:
+    path = tmp_path / "empty.ndjson"
+    path.write_bytes(b"")
+    with unwritable("pipe") as out:
+        command = [sys.executable, "-m", "console", "send", str(path)]
+        done = subprocess.run(command, cwd=ROOT, stdout=out, stderr=subprocess.PIPE, text=True, timeout=60, check=False)
+    assert done.returncode == 1
+    assert "all is accepted" in done.stderr
+
+
+@contextmanager
+def unwritable(output: str) -> Iterator[int]:
+    """A pipe that nobody reads, or a full disk."""
+    if output == "pipe":
+        reader, writer = os.pipe()
+        os.close(reader)
+    else:
+        writer = os.open("/dev/full", os.O_WRONLY)
+    try:
+        yield writer
+    finally:
+        os.close(writer)
