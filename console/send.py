@@ -4,7 +4,7 @@ import shlex
 import signal
 import uuid
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from types import FrameType
 from typing import Any, Final
 
@@ -12,7 +12,7 @@ import click
 
 from console.client import INGESTION, Client, ingestion
 from console.exits import CommandError, InterruptedByUserError, RefusedError, UnwritableError
-from console.parts import Input, Kind, Place
+from console.parts import Input, Kind, Place, size_of
 from console.progress import Progress
 from console.push import Pusher
 from console.receipt import follow, judge, line
@@ -117,34 +117,35 @@ class _Send:
 
     def _send(self, files: tuple[str, ...], place: Place | None) -> None:
         number = place.part if place else 0
-        with ExitStack() as opened:
-            # all, so that a missing one is told before any is sent
-            inputs = [Input(file, self._kind) for file in files]
-            for each in inputs:
-                opened.callback(each.close)
-            sizes = [each.size for each in inputs]
-            progress = opened.enter_context(
-                Progress(None if None in sizes else sum(filter(None, sizes)), shown=not self._service.as_json)
-            )
+        # of all, so that a missing one is told before any is sent; they are opened in turn, for they may be many
+        sizes = [size_of(file, self._kind) for file in files]
+        total = None if None in sizes else sum(filter(None, sizes))
+        with Progress(total, shown=not self._service.as_json) as progress:
             pusher = Pusher(self._service, self._name, self._source, self._timeout_s, progress.say)
-            for index, each in enumerate(inputs):
+            for index, file in enumerate(files):
                 self._left = files[index:]
                 self._place = place or Place(self._name, number, 0, 0, 0)
-                for part in each.parts(place):
-                    in_doubt = self._place.length > 0  # an earlier send had no answer to it
-                    self._place = Place(self._name, number, part.begin, part.end - part.begin, part.crc)
-                    try:
-                        taken = pusher.push(part, number, each.kind)
-                    except RefusedError:
-                        if not (in_doubt or pusher.in_doubt):
-                            self._place = Place(self._name, number, part.begin, 0, part.crc_before)
-                        raise
-                    number += 1
-                    self._place = Place(self._name, number, part.end, 0, part.crc)
-                    self._count(each.label, number - 1, taken, progress)
-                    progress.advance(each.progress(), f"{self._accepted:,} entries")
+                with closing(Input(file, self._kind)) as opened:
+                    number = self._send_parts(opened, self._place, pusher, progress)
                 place = None
             self._left = ()
+
+    def _send_parts(self, opened: Input, place: Place, pusher: Pusher, progress: Progress) -> int:
+        """Send what an input holds from a place on; returns the number of the next part."""
+        number, in_doubt = place.part, place.length > 0  # an earlier send had no answer to it
+        for part in opened.parts(place):
+            self._place = Place(self._name, number, part.begin, part.end - part.begin, part.crc)
+            try:
+                taken = pusher.push(part, number, opened.kind)
+            except RefusedError:
+                if not (in_doubt or pusher.in_doubt):
+                    self._place = Place(self._name, number, part.begin, 0, part.crc_before)
+                raise
+            number, in_doubt = number + 1, False
+            self._place = Place(self._name, number, part.end, 0, part.crc)
+            self._count(opened.label, number - 1, taken, progress)
+            progress.advance(opened.progress(), f"{self._accepted:,} entries")
+        return number
 
     def _count(self, label: str, number: int, taken: dict[str, Any], progress: Progress) -> None:
         self._runs.append(taken["run_id"])

@@ -2,8 +2,10 @@
 
 import os
 import re
+import shlex
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -85,6 +87,39 @@ def test_output_that_can_not_be_written_when_all_is_in_says_that(tmp_path: Path)
         done = subprocess.run(command, cwd=ROOT, stdout=out, stderr=subprocess.PIPE, text=True, timeout=60, check=False)
     assert done.returncode == 1
     assert "all is accepted" in done.stderr
+
+
+def test_more_files_than_may_be_open_at_once_are_sent(tmp_path: Path) -> None:
+    paths = [tmp_path / f"{n}.ndjson" for n in range(60)]
+    for path in paths:
+        path.write_bytes(b"{}\n")
+    with scripted() as (url, asked):
+        command = shlex.join([sys.executable, "-m", "console", "send", "--ingestion", url, *map(str, paths)])
+        done = subprocess.run(
+            ["sh", "-c", f"ulimit -n 40; exec {command}"],
+            cwd=ROOT, capture_output=True, text=True, timeout=60, check=False,
+        )  # fmt: skip
+    assert (done.returncode, len(asked)) == (0, 60), done.stderr
+
+
+def test_a_missing_file_is_told_before_any_is_sent_and_pipes_are_opened_once(tmp_path: Path) -> None:
+    whole, pipe = tmp_path / "whole.ndjson", tmp_path / "pipe"
+    whole.write_bytes(b'{"n":1}\n')
+    os.mkfifo(pipe)
+
+    def write() -> None:
+        pipe.write_bytes(b'{"n":2}\n')
+
+    with scripted() as (url, asked):
+        code, _, told = sluice("send", "--ingestion", url, whole, tmp_path / "none.ndjson")
+        assert (code, len(asked)) == (1, 0), told
+        assert "nothing was sent" in told
+        writer = threading.Thread(target=write, daemon=True)
+        writer.start()
+        code, lines, told = sluice("send", "--ingestion", url, whole, pipe)
+        writer.join(10)
+    assert (code, len(lines)) == (0, 3), told
+    assert [body for _, body in asked] == [b'{"n":1}\n', b'{"n":2}\n']
 
 
 @contextmanager
