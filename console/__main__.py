@@ -1,6 +1,5 @@
 """The command line: `./sluice`, or `python -m console`. It speaks to the services over HTTP; each group is a file."""
 
-import os
 import sys
 
 import click
@@ -48,7 +47,7 @@ for command in sluice.commands.values():
 
 
 def main() -> int:
-    """Run a command; returns the process's exit code."""
+    """Run a command; returns the process's exit code. Where the reader of its output has gone, click exits with 1."""
     try:
         sluice.main(prog_name="sluice", standalone_mode=False)
     except click.exceptions.Exit as done:
@@ -59,9 +58,6 @@ def main() -> int:
     except click.Abort:
         click.echo("Aborted.", err=True)
         return Exit.INTERRUPTED
-    except BrokenPipeError:  # who read standard output has gone, as `head` does
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return Exit.REFUSED
     except CommandError as error:
         click.echo(f"sluice: {error}", err=True)
         return error.code

@@ -1,7 +1,9 @@
 """HTTP to a service, its problems told as errors, and answers printed as text or as JSON."""
 
 import json
+import os
 import re
+import sys
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from types import TracebackType
@@ -43,10 +45,10 @@ class Client:
         self._http.close()
 
     def ask(self, method: str, path: str, query: Mapping[str, Any], content: bytes | None = None,
-            content_type: str | None = None) -> dict[str, Any]:  # fmt: skip
+            content_type: str | None = None, timeout_s: float = TIMEOUT_S) -> dict[str, Any]:  # fmt: skip
         """The JSON of an answer; what is None in the query is left out."""
         headers = {"Content-Type": content_type} if content_type else {}
-        answer = self.request(method, path, query, content, headers)
+        answer = self.request(method, path, query, content, headers, timeout_s)
         check(answer)
         found: dict[str, Any] = answer.json()
         return found
@@ -80,8 +82,15 @@ class Client:
                 return
 
     def show(self, answer: dict[str, Any], text: str) -> None:
-        """Print an answer: itself where JSON is wanted, else this text of it."""
-        click.echo(json.dumps(answer, ensure_ascii=False) if self.as_json else text)
+        """Print an answer: itself where JSON is wanted, else this text of it.
+
+        Raises OSError where that can't be written, as when its reader has gone; what follows is written nowhere.
+        """
+        try:
+            click.echo(json.dumps(answer, ensure_ascii=False) if self.as_json else text)
+        except OSError as error:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python writes what is left when it ends
+            raise OSError(error.errno, f"standard output can't be written: {error.strerror}") from error
 
     @contextmanager
     def _told(self) -> Iterator[None]:

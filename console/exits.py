@@ -10,7 +10,7 @@ class Exit(IntEnum):
     """Exit codes."""
 
     DONE = 0
-    REFUSED = 1  # a service said no or does not answer, or an input can't be read
+    REFUSED = 1  # a service said no or does not answer, an input can't be read, or the output can't be written
     USAGE = 2  # the command was used wrongly; click's own
     DEAD_LETTERED = 3  # all has arrived, and some of it as dead letters
     UNFINISHED = 4  # given up for now: repeated, it goes on
@@ -37,6 +37,10 @@ class UnreachableError(CommandError):
 
 class UnreadableError(CommandError):
     """An input can't be read on, or is not what it was."""
+
+
+class UnwritableError(CommandError):
+    """Standard output can't be written on, as when its reader has gone."""
 
 
 class DeadLetteredError(CommandError):

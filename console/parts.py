@@ -12,6 +12,7 @@ import stat
 import sys
 import zlib
 from collections.abc import Iterator
+from contextlib import closing
 from enum import StrEnum
 from pathlib import Path, PurePath
 from tempfile import SpooledTemporaryFile
@@ -245,6 +246,18 @@ class _Rows:
             yield (line.removeprefix(_BOM) if self._number == 1 else line).decode(
                 "latin-1"
             )  # only commas and quotes count
+
+
+def size_of(name: str, kind: Kind | None = None) -> int | None:
+    """Of an input as it lies on disk. Raises UnreadableError where it can't be opened.
+
+    None of pipes and the like, which are not opened: they can be read once, and who writes may see them closed.
+    """
+    path = Path(name)
+    if name == "-" or (path.exists() and not (path.is_file() or path.is_dir())):
+        return None
+    with closing(Input(name, kind)) as opened:
+        return opened.size
 
 
 def _lines(file: BinaryIO) -> Pieces:

@@ -28,7 +28,11 @@ class Pusher:
     def __init__(
         self, service: Client, name: str, source: str | None, patience_s: float, say: Callable[[str], None]
     ) -> None:
-        """A part is tried for `patience_s`; `say` is told when it has to be tried again."""
+        """A part is tried for `patience_s`; `say` is told when it has to be tried again.
+
+        `in_doubt` says of the part last pushed whether it may be in, whatever was answered at last.
+        """
+        self.in_doubt = False
         self._service = service
         self._name = name
         self._source = source
@@ -50,6 +54,7 @@ class Pusher:
         }
         until = time.monotonic() + self._patience_s
         pause, said = _FIRST_PAUSE_S, False
+        self.in_doubt = False
         while True:
             asked_s = 0.0
             try:
@@ -57,13 +62,20 @@ class Pusher:
                     "POST", "/ingest", {"source": self._source}, part.content(), headers, self._answer_s(part, until)
                 )
             except UnreachableError as error:
+                self.in_doubt = True
                 why = str(error)
             else:
+                self.in_doubt = self.in_doubt or answer.status_code >= 500
                 if answer.status_code not in AGAIN:
                     return _taken(answer)
                 why, asked_s = told(answer), _retry_after_s(answer)
             wait_s = max(asked_s, pause * random.uniform(0.5, 1.0))  # noqa: S311 - spreads clients, keeps no secret
-            if time.monotonic() + wait_s > until:
+            left_s = until - time.monotonic()
+            if 0 < left_s < asked_s:
+                raise UnfinishedError(
+                    f"{why}; it asks to wait {asked_s:g} s, longer than is left of {self._patience_s:g} s (--timeout)"
+                )
+            if left_s < wait_s:
                 raise UnfinishedError(f"given up after {self._patience_s:g} s (--timeout): {why}")
             if not said:
                 self._say(f"{why}; trying again for up to {self._patience_s:g} s")

@@ -7,12 +7,13 @@ from urllib.parse import quote
 
 import click
 
-from console.client import AGAIN, INGESTION, Client, ingestion
+from console.client import AGAIN, INGESTION, TIMEOUT_S, Client, ingestion
 from console.exits import CommandError, DeadLetteredError, RefusedError, UnfinishedError, UnreachableError
 from console.progress import Progress
 
 _FIRST_LOOK_S: Final = 0.1
 _LONGEST_S: Final = 2.0
+_ANSWER_S: Final = 1.0  # for an answer at least, however little time is left
 _UNKNOWN_S: Final = 15.0  # how long a run may be unknown that nobody has seen accepted
 
 
@@ -51,7 +52,7 @@ def receipt(client: Client, runs: tuple[str, ...], wait: bool, timeout_s: float,
 def follow(
     service: Client, runs: Iterable[str], seconds: float, seen: Callable[[dict[str, Any]], None], *, accepted: bool
 ) -> Iterator[dict[str, Any]]:
-    """The receipt of each run, when it is complete, or as it is when so many seconds are over, or at once for 0.
+    """The receipt of each run, when it is complete, or as last seen when so many seconds are over, or at once for 0.
 
     `seen` is told of every look. `accepted` says that the runs are there for sure, though none may know them yet.
     Raises RefusedError for a run that is unknown, UnreachableError and UnfinishedError.
@@ -60,10 +61,11 @@ def follow(
     until = begun + seconds
     for run in runs:
         pause = _FIRST_LOOK_S
+        found: dict[str, Any] | None = None  # as it was last seen
         while True:
-            found: dict[str, Any] | None = None
             try:
-                found = service.ask("GET", f"/ingest/runs/{quote(run, safe='')}", {})
+                answer_s = max(_ANSWER_S, until - time.monotonic()) if seconds else TIMEOUT_S
+                found = service.ask("GET", f"/ingest/runs/{quote(run, safe='')}", {}, timeout_s=answer_s)
             except UnreachableError as error:
                 why = str(error)
                 if not seconds:

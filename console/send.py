@@ -4,18 +4,20 @@ import shlex
 import signal
 import uuid
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import closing, contextmanager, suppress
 from types import FrameType
-from typing import Any
+from typing import Any, Final
 
 import click
 
 from console.client import INGESTION, Client, ingestion
-from console.exits import CommandError, InterruptedByUserError, RefusedError
-from console.parts import Input, Kind, Place
+from console.exits import CommandError, InterruptedByUserError, RefusedError, UnwritableError
+from console.parts import Input, Kind, Place, size_of
 from console.progress import Progress
 from console.push import Pusher
 from console.receipt import follow, judge, line
+
+_ALL_IN: Final = "all is accepted, see: sluice receipt --wait RUN"
 
 
 class _PlaceType(click.ParamType[Place]):
@@ -96,45 +98,54 @@ class _Send:
             raise InterruptedByUserError(f"interrupted; {self._rest()}") from None
         except CommandError as error:
             raise type(error)(f"{error}; {self._rest()}") from error
-        if not self._wait:
-            self._service.show(self._sums(), self._total())
-            return
+        except OSError as error:
+            raise UnwritableError(f"{error.strerror}; {self._rest()}") from error
+        receipts: list[dict[str, Any]] = []
+        arrived: dict[str, int] = {}
         try:
-            receipts = self._receipts()
+            if self._wait:
+                receipts = self._receipts()
+                arrived = {
+                    name: sum(each[name] for each in receipts) for name in ("stored", "dead_lettered", "in_flight")
+                }
+            self._service.show({**self._sums(), **arrived}, self._total())
         except KeyboardInterrupt:
-            raise InterruptedByUserError("interrupted; all is accepted, see: sluice receipt --wait RUN") from None
-        arrived = {name: sum(each[name] for each in receipts) for name in ("stored", "dead_lettered", "in_flight")}
-        self._service.show({**self._sums(), **arrived}, self._total())
+            raise InterruptedByUserError(f"interrupted; {_ALL_IN}") from None
+        except OSError as error:
+            raise UnwritableError(f"{error.strerror}; {_ALL_IN}") from error
         judge(receipts)
 
     def _send(self, files: tuple[str, ...], place: Place | None) -> None:
         number = place.part if place else 0
-        with ExitStack() as opened:
-            # all, so that a missing one is told before any is sent
-            inputs = [Input(file, self._kind) for file in files]
-            for each in inputs:
-                opened.callback(each.close)
-            sizes = [each.size for each in inputs]
-            progress = opened.enter_context(
-                Progress(None if None in sizes else sum(filter(None, sizes)), shown=not self._service.as_json)
-            )
+        # of all, so that a missing one is told before any is sent; they are opened in turn, for they may be many
+        sizes = [size_of(file, self._kind) for file in files]
+        total = None if None in sizes else sum(filter(None, sizes))
+        with Progress(total, shown=not self._service.as_json) as progress:
             pusher = Pusher(self._service, self._name, self._source, self._timeout_s, progress.say)
-            for index, each in enumerate(inputs):
+            for index, file in enumerate(files):
                 self._left = files[index:]
                 self._place = place or Place(self._name, number, 0, 0, 0)
-                for part in each.parts(place):
-                    self._place = Place(self._name, number, part.begin, part.end - part.begin, part.crc)
-                    try:
-                        taken = pusher.push(part, number, each.kind)
-                    except RefusedError:
-                        self._place = Place(self._name, number, part.begin, 0, part.crc_before)
-                        raise
-                    number += 1
-                    self._place = Place(self._name, number, part.end, 0, part.crc)
-                    self._count(each.label, number - 1, taken, progress)
-                    progress.advance(each.progress(), f"{self._accepted:,} entries")
+                with closing(Input(file, self._kind)) as opened:
+                    number = self._send_parts(opened, self._place, pusher, progress)
                 place = None
             self._left = ()
+
+    def _send_parts(self, opened: Input, place: Place, pusher: Pusher, progress: Progress) -> int:
+        """Send what an input holds from a place on; returns the number of the next part."""
+        number, in_doubt = place.part, place.length > 0  # an earlier send had no answer to it
+        for part in opened.parts(place):
+            self._place = Place(self._name, number, part.begin, part.end - part.begin, part.crc)
+            try:
+                taken = pusher.push(part, number, opened.kind)
+            except RefusedError:
+                if not (in_doubt or pusher.in_doubt):
+                    self._place = Place(self._name, number, part.begin, 0, part.crc_before)
+                raise
+            number, in_doubt = number + 1, False
+            self._place = Place(self._name, number, part.end, 0, part.crc)
+            self._count(opened.label, number - 1, taken, progress)
+            progress.advance(opened.progress(), f"{self._accepted:,} entries")
+        return number
 
     def _count(self, label: str, number: int, taken: dict[str, Any], progress: Progress) -> None:
         self._runs.append(taken["run_id"])
@@ -166,7 +177,8 @@ class _Send:
         if self._place is None or not (self._place.part or self._place.length):
             return "nothing was sent"
         if self._service.as_json:
-            self._service.show({**self._sums(), "resume": str(self._place), "left": list(self._left)}, "")
+            with suppress(OSError):  # Ctrl-C ends who reads this, too
+                self._service.show({**self._sums(), "resume": str(self._place), "left": list(self._left)}, "")
         options = {"--ingestion": self._url, "--source": self._source, "--type": self._kind, "--resume": self._place}
         words = [word for name, value in options.items() if value for word in (name, str(value))]
         command = shlex.join(["sluice", "send", *(["--wait"] if self._wait else []), *words, "--", *self._left])

@@ -52,9 +52,11 @@ def scripted(*answers: tuple[int, dict[str, str]]) -> Iterator[tuple[str, list[t
     with ThreadingHTTPServer(("127.0.0.1", 0), own) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
-        yield f"http://127.0.0.1:{server.server_port}", asked
-        server.shutdown()
-        thread.join()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}", asked
+        finally:
+            server.shutdown()
+            thread.join()
 
 
 def push(
@@ -93,8 +95,17 @@ def test_it_waits_for_as_long_as_it_is_asked_to(tmp_path: Path) -> None:
 
 
 def test_it_gives_up_when_its_patience_is_over_and_says_why(tmp_path: Path) -> None:
-    with scripted((503, {"Retry-After": "60"})) as (url, asked), pytest.raises(UnfinishedError, match=r"1 s.*not now"):
+    with scripted(*[(503, {})] * 20) as (url, asked), pytest.raises(UnfinishedError, match=r"after 1 s.*not now"):
         push(url, tmp_path, patience_s=1.0)
+    assert len(asked) > 1
+
+
+def test_it_does_not_wait_where_it_is_asked_to_wait_for_longer_than_it_may(tmp_path: Path) -> None:
+    begun = time.monotonic()
+    with scripted((429, {"Retry-After": "3600"})) as (url, asked), pytest.raises(UnfinishedError) as ended:
+        push(url, tmp_path, patience_s=30.0)
+    assert time.monotonic() - begun < 15
+    assert str(ended.value) == "No: not now; it asks to wait 3600 s, longer than is left of 30 s (--timeout)"
     assert len(asked) == 1
 
 
