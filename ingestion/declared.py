@@ -161,6 +161,10 @@ class Syslog(_Source):
             or int(port) > 65_535
         ):
             raise ValueError("an address and a port are needed, such as 127.0.0.1:5514, 0.0.0.0:5514 or [::1]:5514")
+        try:
+            host.encode("idna")
+        except UnicodeError as error:
+            raise ValueError(f"{host} is no name of a host: {error}") from error
         return value
 
 
