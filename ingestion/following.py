@@ -51,7 +51,10 @@ class Window:
 
     def read(self, start: int, length: int) -> bytes:
         wanted = min(length, max(0, self.size - start))
-        data = os.pread(self._file, wanted, self._begin + start)
+        try:
+            data = os.pread(self._file, wanted, self._begin + start)
+        except OSError as error:
+            raise UnreadableSourceError(f"the file can't be read at byte {self._begin + start}: {error}") from error
         if len(data) < wanted:
             raise UnreadableSourceError(f"the file was cut at byte {self._begin + start + len(data)} while it was read")
         return data

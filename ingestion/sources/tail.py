@@ -165,10 +165,15 @@ class TailFeed(Feed):
         if file is None:
             return
         kept = self._kept_of(file)
-        if skip:
-            file.skip()
-        elif kept is None or not file.resume(kept):
-            log.info("a file is new", source=self.source, file=path, was_at=kept.offset if kept else None)
+        try:
+            if skip:
+                file.skip()
+            elif kept is None or not file.resume(kept):
+                log.info("a file is new", source=self.source, file=path, was_at=kept.offset if kept else None)
+        except OSError as error:  # the next look tries again
+            self._wrong[path] = f"can't be read: {error.strerror}"
+            file.close()
+            return
         self._take(file)
 
     def _opened(self, path: str) -> Followed | None:
@@ -207,7 +212,7 @@ class TailFeed(Feed):
         for key, place in list(self._places.items()):
             opened = (file for path in _beside(place) if (file := self._opened(path)) is not None)
             for file in opened:
-                if file.place.inode == place.inode and file.resume(place):
+                if _is_at(file, place):
                     file.lost(now)
                     self._take(file)
                     break
@@ -242,6 +247,14 @@ class TailFeed(Feed):
             for file in list(self._files.values())
         ]
         metrics.DECLARED_BEHIND_BYTES.labels(self.source).set(sum(file.behind for file in self._files.values()))
+
+
+def _is_at(file: Followed, place: Place) -> bool:
+    """Whether it is the file of this place, and then goes on there."""
+    try:
+        return file.place.inode == place.inode and file.resume(place)
+    except OSError:
+        return False
 
 
 def _beside(place: Place) -> Iterator[str]:
