@@ -1,5 +1,6 @@
 """Ingestion's HTTP API: push entries, trigger a file, ask for receipts."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Annotated, Any
@@ -86,10 +87,12 @@ def router(settings: Settings, intake: Intake) -> APIRouter:
                 raise ProblemError(404, "No such file", str(error)) from error
             source = await intake.unpacked(source)
             try:
-                shape = shape_of_file(source, file)
-            except UnreadableSourceError as error:
+                shape = await asyncio.to_thread(shape_of_file, source, file)  # it may begin with a GiB of spaces
+            except BaseException as error:
                 source.release()
-                raise ProblemError(409, "Not readable to its end", str(error)) from error
+                if isinstance(error, UnreadableSourceError):
+                    raise ProblemError(409, "Not readable to its end", str(error)) from error
+                raise
             receipt = await intake.write(Push(source, shape, new_run_id(), file=file))
         return Triggered(run_id=receipt.run_id, file=file, accepted=receipt.entries, bytes=receipt.bytes)
 
@@ -159,11 +162,10 @@ def router(settings: Settings, intake: Intake) -> APIRouter:
         kind = _kind(content_type)
         key = usable_key(idempotency_key)
         with intake.admitted():
-            body = await intake.receive(request, settings.body_max_bytes)
-            if sender.declared is not None:
-                sender.declared.received(body.size)
+            body = await intake.receive(request, sender, settings.body_max_bytes)
             try:
-                shape = Shape.CSV if kind == CSV else shape_of(body, json=_TYPES[kind])
+                # in a thread, for it may begin with a GiB of spaces
+                shape = Shape.CSV if kind == CSV else await asyncio.to_thread(shape_of, body, json=_TYPES[kind])
                 push = Push(body, shape, new_run_id(), sender.source, keyed_by=sender.keyed_by, host=sender.host)
             except BaseException:
                 body.release()

@@ -6,6 +6,7 @@ sources:
     path: /var/log/nginx/access.log
 """
 
+import hashlib
 import re
 from pathlib import Path
 from typing import Annotated, Final, Literal, Self
@@ -21,6 +22,7 @@ _NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
 _TOPIC: Final = re.compile(r"[A-Za-z0-9._-]{1,249}")
 _PORT: Final = re.compile(r"[0-9]{1,5}")
 _TOKEN_HASH: Final = re.compile(r"sha256:[0-9A-Fa-f]{64}")
+_EMPTY_HASH: Final = f"sha256:{hashlib.sha256().hexdigest()}"
 _CONTENT_TYPE: Final = re.compile(r"[\w.+-]+/[\w.+-]+(\s*;[^\x00-\x1f]*)?")
 
 Key = Literal["source", "host", "round-robin"]
@@ -50,6 +52,8 @@ Name = Annotated[str, AfterValidator(_name)]
 def _token_hash(value: str) -> str:
     if not _TOKEN_HASH.fullmatch(value):
         raise ValueError("the hash of a token is sha256: and 64 hex digits, as ./sluice token makes it")
+    if value.lower() == _EMPTY_HASH:
+        raise ValueError("this is the hash of an empty token, which everybody has; ./sluice token makes another")
     return value.lower()
 
 
@@ -161,6 +165,10 @@ class Syslog(_Source):
             or int(port) > 65_535
         ):
             raise ValueError("an address and a port are needed, such as 127.0.0.1:5514, 0.0.0.0:5514 or [::1]:5514")
+        try:
+            host.encode("idna")
+        except UnicodeError as error:
+            raise ValueError(f"{host} is no name of a host: {error}") from error
         return value
 
 

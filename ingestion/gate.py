@@ -89,6 +89,11 @@ class Sender(NamedTuple):
     def keyed_by(self) -> Key:
         return self.declared.declared.key if self.declared is not None else "source"
 
+    def sent(self, size: int) -> None:
+        """Book so many bytes that it has sent, on its limit if it has one."""
+        if self.declared is not None:
+            self.declared.received(size)
+
 
 class Gate:
     """Tells who pushes, and refuses who may not."""
@@ -137,7 +142,10 @@ class Gate:
 
     def _of_token(self, authorization: str) -> PushSource | None:
         """The source whose token this is. All are compared, each in constant time."""
-        presented = hashlib.sha256(_token(authorization)).digest()
+        token = _token(authorization)
+        if not token:
+            return None
+        presented = hashlib.sha256(token).digest()
         found = None
         for known, source in self._hashes:
             if hmac.compare_digest(known, presented):

@@ -22,7 +22,14 @@ from starlette.requests import ClientDisconnect
 from ingestion.entries import MalformedBodyError, Source, UnreadableSourceError
 from ingestion.gate import Gate, Sender
 from ingestion.ingest import BusyError, EntryTooLargeError, Ingest, Push, Shape, new_run_id, run_id_of
-from ingestion.unpacking import PackedWronglyError, Unpacker, UnpacksTooLargeError, packing_of, unpacked
+from ingestion.unpacking import (
+    PUSH_WINDOW,
+    PackedWronglyError,
+    Unpacker,
+    UnpacksTooLargeError,
+    packing_of,
+    unpacked,
+)
 from shared import logs, metrics
 from shared.config import KIB, Settings
 from shared.errors import KafkaUnavailableError, SpoolFullError
@@ -146,12 +153,12 @@ class Intake:
 
     # bodies
 
-    async def receive(self, request: Request, limit: int) -> Entry:
+    async def receive(self, request: Request, sender: Sender, limit: int) -> Entry:
         """The body, spooled and unpacked as it comes. Raises a ProblemError: too large, too slow, cut off, ..."""
         body = self._spool.create(_IN_MEMORY)
         begun = time.monotonic()
         try:
-            async for piece in self._plain(request, limit, "BODY_MAX_BYTES"):
+            async for piece in self._plain(request, sender, limit, "BODY_MAX_BYTES"):
                 body.append(piece)
         except BaseException as error:
             body.release()
@@ -193,43 +200,51 @@ class Intake:
         key = idempotency_key(request.headers.get("idempotency-key"))
         sender = self.sender(request)
         with self.admitted() as held:
-            data = await self._unpacked(request, held)
-            if sender.declared is not None:
-                sender.declared.received(len(data))
+            data = await self._unpacked(request, sender, held)
             async with self._parsing:
                 parsed = await asyncio.to_thread(split, data)
             if not parsed.entries:
                 return parsed, None
             return parsed, await self.write(self._push(parsed, key, sender), sender)
 
-    async def _unpacked(self, request: Request, held: Held) -> bytes:
+    async def _unpacked(self, request: Request, sender: Sender, held: Held) -> bytes:
         """The body in memory, without its Content-Encoding; never more than PUSH_MAX_BYTES of it."""
         limit = self._settings.push_max_bytes
         pieces: list[bytes] = []
         # snappy is Loki's, within its protobuf
-        async for piece in self._plain(request, limit, "PUSH_MAX_BYTES", passes=("identity", "", "snappy")):
+        async for piece in self._plain(request, sender, limit, "PUSH_MAX_BYTES", ("identity", "", "snappy")):
             held.take(len(piece))
-            pieces.append(piece)
+            if piece:
+                pieces.append(piece)
         return b"".join(pieces)
 
     async def _plain(
-        self, request: Request, limit: int, setting: str, passes: Sequence[str] = ("identity", "")
+        self, request: Request, sender: Sender, limit: int, setting: str, passes: Sequence[str] = ("identity", "")
     ) -> AsyncIterator[bytes]:
-        """The body as it comes, without its Content-Encoding, in pieces of a block at most; a 413 beyond the limit."""
+        """The body as it comes, without its Content-Encoding, in pieces of a block at most; a 413 beyond the limit.
+
+        What comes is booked on its sender, whatever becomes of the body.
+        """
         encoding = request.headers.get("content-encoding", "identity").strip().lower()
         unpacker = None if encoding in passes else _unpacker(encoding, limit, setting)
         _check_size(_announced(request), limit, setting)
         size = 0
         async for piece in self._pieces(request):
+            size += len(piece)
             if unpacker is None:
-                size += len(piece)
+                sender.sent(len(piece))
                 _check_size(size, limit, setting)
                 yield piece
                 continue
-            with unpacking():
-                for plain in unpacker.feed(piece):
-                    yield plain
-                    await asyncio.sleep(0)  # a small piece may unpack to many blocks: others have their turn
+            _check_size(size, limit, setting)  # what unpacks to nothing could come without end
+            before = unpacker.out
+            try:
+                with unpacking():
+                    for plain in unpacker.feed(piece):
+                        yield plain
+                        await asyncio.sleep(0)  # a small piece may unpack to many blocks: others have their turn
+            finally:
+                sender.sent(unpacker.out - before)
         if unpacker is not None:
             with unpacking():
                 unpacker.end()
@@ -301,7 +316,7 @@ def _unpacker(encoding: str, limit: int, setting: str) -> Unpacker:
     """What unpacks a body of this Content-Encoding. Raises a 415."""
     match encoding:
         case "gzip" | "zstd":
-            return Unpacker(encoding, limit, setting)
+            return Unpacker(encoding, limit, setting, PUSH_WINDOW)
     raise ProblemError(
         415,
         "Unsupported encoding",

@@ -74,7 +74,7 @@ def build(settings: Settings) -> Service:
     by_name: dict[str, Source] = {**gate.sources, **{feed.source: feed for feed in feeds}}
     shown = [by_name[name] for name in declared.sources]
     protocols = [protocol.router(settings, intake) for protocol in (otlp, loki, elasticsearch)]
-    routers = [router(settings, intake), stream_router(streams), source_router(shown), *protocols]
+    routers = [router(settings, intake), stream_router(streams, declared.sources), source_router(shown), *protocols]
 
     def remarks() -> list[str]:
         return [f"{feed.name}: {fault}" for feed in feeds for fault in (*feed.problems(), *feed.faults())]

@@ -1,7 +1,7 @@
 """/ingest/streams: start, list, change, pause, resume and stop streams."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from concurrent.futures import Future
 from typing import Annotated, Any, Literal
 
@@ -110,9 +110,10 @@ def _shown(stream: Stream) -> ShownStream:
     )
 
 
-def router(streams: Streams) -> APIRouter:
+def router(streams: Streams, declared: Collection[str] = ()) -> APIRouter:
+    """`declared` are the names of sources that no stream may take: who sends under them is declared."""
     routes = APIRouter(prefix="/ingest/streams", tags=["streams"])
-    problems: dict[int | str, dict[str, Any]] = {code: {"model": Problem} for code in (400, 404, 409, 422, 503)}
+    problems: dict[int | str, dict[str, Any]] = {code: {"model": Problem} for code in (400, 403, 404, 409, 422, 503)}
     named = Annotated[str, PathParameter(description="The stream's id.", max_length=64)]
 
     async def done(change: Callable[[], Future[Stream]]) -> ShownStream:
@@ -133,6 +134,13 @@ def router(streams: Streams) -> APIRouter:
     @routes.post("", status_code=201, responses=problems)
     async def start(wanted: NewStream) -> ShownStream:
         """Begin to replay a file. It goes on over restarts, until it ends or is stopped."""
+        if wanted.source in declared:
+            raise ProblemError(
+                403,
+                "A declared source",
+                f"{wanted.source} is declared in SOURCES_FILE, and only what is declared there sends under its name; "
+                "give the stream another source, or none",
+            )
         spec = Spec(**wanted.model_dump())
         return await done(lambda: streams.start(spec))
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any, Final, Literal
 
 from ingestion.entries import BLOCK, Source
+from shared.config import MIB
 from shared.errors import SluiceError
 from shared.spool import Entry, Spool
 
@@ -16,7 +17,9 @@ else:
 
 RATIO_MAX: Final = 1_000  # times its size that a body may unpack to, ...
 _RATIO_FROM: Final = 16 * BLOCK  # ... once it has this many bytes: logs are never so much alike, bombs are
-_WINDOW_LOG: Final = 27  # 128 MiB: what zstd's own tools make without being told of more
+FILE_WINDOW: Final = 27  # its logarithm, 128 MiB: what zstd's own tools make without being told of more
+PUSH_WINDOW: Final = 23  # 8 MiB, of each push in flight: what a Content-Encoding may ask for (RFC 9659)
+_SLICE: Final = 16_384  # of what comes is unpacked at a time: each of its members copies what follows it
 _MAGIC: Final[dict[bytes, "Packing"]] = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd"}
 
 Packing = Literal["gzip", "zstd"]
@@ -38,19 +41,26 @@ def packing_of(start: bytes) -> Packing | None:
 class Unpacker:
     """Unpacks any number of gzip's members, or of zstd's frames, one behind the other."""
 
-    def __init__(self, packing: Packing, limit: int, setting: str) -> None:
-        """`limit` is how many bytes may come out; `setting` is what it comes from."""
+    def __init__(self, packing: Packing, limit: int, setting: str, window: int = FILE_WINDOW) -> None:
+        """`limit` is how many bytes may come out; `setting` is what it comes from. `window` is the logarithm of the
+        memory that zstd may need."""
         self._packing = packing
+        self._window = window
         self._limit = limit
         self._setting = setting
         self._member = self._begun()
-        self._in = self._out = 0
+        self._in = 0
+        self.out = 0  # bytes so far
 
     def feed(self, data: bytes) -> Iterator[bytes]:
         """What these bytes unpack to, a block at most at a time.
 
         Raises PackedWronglyError and UnpacksTooLargeError, before more is unpacked.
         """
+        for at in range(0, len(data), _SLICE) or (0,):
+            yield from self._fed(data[at : at + _SLICE])
+
+    def _fed(self, data: bytes) -> Iterator[bytes]:
         self._in += len(data)
         while data or not self._needs_input():
             if self._member.eof:
@@ -58,10 +68,11 @@ class Unpacker:
             try:
                 plain, data = self._step(data)
             except (zlib.error, zstd.ZstdError) as error:
-                raise PackedWronglyError(f"this is no {self._packing}: {error}") from error
+                most = f" with a window of {(1 << self._window) // MIB} MiB at most" * (self._packing == "zstd")
+                raise PackedWronglyError(f"this is no {self._packing}{most}: {error}") from error
             if not plain and not data:
                 return
-            self._out += len(plain)
+            self.out += len(plain)
             self._check()
             yield plain
 
@@ -73,7 +84,7 @@ class Unpacker:
     def _begun(self) -> Any:
         if self._packing == "gzip":
             return zlib.decompressobj(31)
-        return zstd.ZstdDecompressor(options={zstd.DecompressionParameter.window_log_max: _WINDOW_LOG})
+        return zstd.ZstdDecompressor(options={zstd.DecompressionParameter.window_log_max: self._window})
 
     def _step(self, data: bytes) -> tuple[bytes, bytes]:
         """A block of what comes out, and what is left of `data`."""
@@ -86,9 +97,9 @@ class Unpacker:
         return self._packing == "gzip" or self._member.eof or self._member.needs_input
 
     def _check(self) -> None:
-        if self._out > self._limit:
+        if self.out > self._limit:
             raise UnpacksTooLargeError(f"it unpacks to over {self._limit} bytes ({self._setting})")
-        if self._out > _RATIO_FROM and self._out > self._in * RATIO_MAX:
+        if self.out > _RATIO_FROM and self.out > self._in * RATIO_MAX:
             raise UnpacksTooLargeError(f"it unpacks to over {RATIO_MAX} times its {self._in} bytes")
 
 

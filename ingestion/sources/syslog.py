@@ -7,6 +7,7 @@ be told, so that what has to be dropped is counted.
 """
 
 import contextlib
+import errno
 import selectors
 import socket
 import struct
@@ -29,14 +30,17 @@ from shared import logs, metrics
 from shared.config import MIB, Settings
 
 CONTENT_TYPE: Final = "application/syslog"
-QUEUE_BYTES: Final = 16 * MIB  # of messages that wait for Kafka
-TOGETHER: Final = 4 * MIB  # bytes that share a transaction
+QUEUE_BYTES: Final = 16 * MIB  # of messages that wait for Kafka, as they are in memory
+TOGETHER: Final = 4 * MIB  # bytes that share a transaction ...
+AT_MOST: Final = 20_000  # ... and messages: Kafka has to take them within seconds
 GATHER_S: Final = 0.05  # between transactions
-AGAIN_S: Final = 2.0  # before an address that is in use is tried again
+AGAIN_S: Final = 2.0  # before an address that is in use is tried again, and so after other failures
 _WAKE_S: Final = 0.1
 _PAUSE_S: Final = 0.01  # between looks whether the queue has room again
 _DATAGRAM: Final = 65_535
-_OVERHEAD: Final = 100  # of a message in memory
+_RECEIVED: Final = 8_192  # bytes of a stream at a time: as messages of one letter they are 60 times as much
+_OVERHEAD: Final = 120  # of a message in memory
+_NO_ROOM: Final = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}  # for a connection; it stays to be taken
 _SO_RXQ_OVFL: Final = 40  # Linux: each datagram tells how many the socket had to drop
 _AT_ONCE: Final = 500  # datagrams that are taken before others have their turn
 
@@ -80,23 +84,24 @@ class _Queue:
                 self._messages.append(message)
                 self._size += size
                 added += 1
-            self._changed.notify()
+            if added:
+                self._changed.notify()
         return added
 
     def is_full(self) -> bool:
         return self._size >= self._limit
 
     def take(self, limit: int, patience: float) -> list[Message]:
-        """The messages that are there, about `limit` bytes; waits a moment for one."""
+        """The messages that are there, about `limit` bytes in memory and AT_MOST; waits a moment for one."""
         with self._changed:
             if not self._messages:
                 self._changed.wait(patience)
             taken: list[Message] = []
             size = 0
-            while self._messages and size < limit:
+            while self._messages and size < limit and len(taken) < AT_MOST:
                 taken.append(self._messages.popleft())
-                size += len(taken[-1].text)
-            self._size -= size + _OVERHEAD * len(taken)
+                size += len(taken[-1].text) + _OVERHEAD
+            self._size -= size
             return taken
 
     def __len__(self) -> int:
@@ -122,6 +127,7 @@ class _Receiver:
         self._selector = selectors.DefaultSelector()
         self._connections: set[_Connection] = set()
         self._paused = False
+        self._resting: tuple[socket.socket, float] | None = None  # the listener, and until when it is not asked
         self._overflowed = 0  # datagrams that the kernel has told of
         self._dropped = metrics.DECLARED_DROPPED_DATAGRAMS.labels(source)
         self.addresses: dict[str, str] = {}
@@ -133,24 +139,27 @@ class _Receiver:
         return len(self._connections)
 
     def run(self, stopping: threading.Event) -> None:
-        """Receive until told to stop."""
+        """Receive until told to stop; where a socket fails, begin again with new ones."""
         while not stopping.is_set():
+            doing = "listen"
             try:
                 self._listen()
                 self.problem = ""
                 log.info("listening", source=self._source, **self.addresses)
+                doing = "receive"
                 while not stopping.is_set():
                     self._serve()
+                self._drain()
             except OSError as error:
-                self.problem = f"can't listen on {self._declared.listen}: {error.strerror or error}"
-                log.warning("can't listen", source=self._source, address=self._declared.listen, error=str(error))
+                self.problem = f"can't {doing} on {self._declared.listen}: {error.strerror or error}"
+                log.warning(f"can't {doing}", source=self._source, address=self._declared.listen, error=str(error))
+            finally:
                 self._close()
-                stopping.wait(AGAIN_S)
-        self._drain()
-        self._close()
+            stopping.wait(AGAIN_S)
 
     def _listen(self) -> None:
         host, port = self._declared.address
+        self._overflowed = 0  # a new socket begins to count anew
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM, flags=socket.AI_PASSIVE)[0]
         for protocol in self._declared.protocols:
             kind = socket.SOCK_DGRAM if protocol == "udp" else socket.SOCK_STREAM
@@ -171,6 +180,10 @@ class _Receiver:
 
     def _serve(self) -> None:
         self._pause_or_go_on()
+        if self._resting is not None and time.monotonic() >= self._resting[1]:
+            self._selector.register(self._resting[0], selectors.EVENT_READ, "tcp")
+            self._resting = None
+            self.problem = ""
         for key, _ in self._selector.select(_PAUSE_S if self._paused else _WAKE_S):
             sock = key.fileobj
             assert isinstance(sock, socket.socket)
@@ -178,7 +191,7 @@ class _Receiver:
                 self._datagrams(sock)
             elif key.data == "tcp":
                 self._accept(sock)
-            else:
+            elif not self._queue.is_full():  # others of this round may have filled it
                 self._stream(key.data)
 
     def _pause_or_go_on(self) -> None:
@@ -212,9 +225,10 @@ class _Receiver:
     def _accept(self, listener: socket.socket) -> None:
         try:
             sock, peer = listener.accept()
-        except OSError:  # it has gone already, or there are no descriptors left: then it would be ready all the time
-            time.sleep(_PAUSE_S)
-            return
+        except OSError as error:
+            if error.errno in _NO_ROOM:
+                self._rest(listener, error)
+            return  # else it has gone already
         if len(self._connections) >= self._declared.connections_max:
             self.refused += 1
             log.warning("too many connections", source=self._source, peer=peer[0])
@@ -227,9 +241,16 @@ class _Receiver:
         if not self._paused:
             self._selector.register(sock, selectors.EVENT_READ, connection)
 
+    def _rest(self, listener: socket.socket, error: OSError) -> None:
+        """Leave the connections that wait where they are for a while: to be asked again at once would be to spin."""
+        self._selector.unregister(listener)
+        self._resting = listener, time.monotonic() + AGAIN_S
+        self.problem = f"can't take connections on {self._declared.listen}: {error.strerror}"
+        log.warning("can't take a connection", source=self._source, error=str(error))
+
     def _stream(self, connection: _Connection) -> None:
         try:
-            data = connection.socket.recv(65_536)
+            data = connection.socket.recv(_RECEIVED)
         except (BlockingIOError, InterruptedError):
             return
         except OSError:  # the sender has broken off; what it has sent counts
@@ -250,19 +271,23 @@ class _Receiver:
         until = time.monotonic() + 1.0
         while time.monotonic() < until and not self._queue.is_full() and self._selector.select(0):
             self._serve()
-        for connection in list(self._connections):
-            rest = connection.framing.rest()
-            self._queue.put([Message(connection.host, text) for text in rest], all_of_them=True)
 
     def _close(self) -> None:
+        """Close all sockets. What their senders have begun counts, as at the end of a connection."""
         for key in list(self._selector.get_map().values()):
             sock = key.fileobj
             assert isinstance(sock, socket.socket)
             self._selector.unregister(sock)
             sock.close()
+        if self._resting is not None:
+            self._resting[0].close()
+            self._resting = None
         for connection in self._connections:
+            rest = connection.framing.rest()
+            self._queue.put([Message(connection.host, text) for text in rest], all_of_them=True)
             connection.socket.close()
         self._connections.clear()
+        self._paused = False
         self.addresses = {}
 
 
@@ -280,6 +305,7 @@ class SyslogFeed(Feed):
         self._process = uuid.uuid4().hex
         self._number = 0
         self._thread: threading.Thread | None = None  # that receives
+        self._broken: Exception | None = None  # what it ended by
         self._in_hand: list[Message] = []  # taken from the queue, and not committed for sure
 
     def faults(self) -> list[str]:
@@ -297,7 +323,7 @@ class SyslogFeed(Feed):
 
     @contextlib.contextmanager
     def open(self, stopping: threading.Event) -> Iterator[None]:
-        self._thread = threading.Thread(target=self._receiver.run, args=(stopping,), name=f"{self.name} receiver")
+        self._thread = threading.Thread(target=self._receive, args=(stopping,), name=f"{self.name} receiver")
         self._thread.start()
         try:
             yield
@@ -310,17 +336,26 @@ class SyslogFeed(Feed):
                     source=self.source, messages=len(self._in_hand) + len(self._queue),
                 )  # fmt: skip
 
+    def _receive(self, stopping: threading.Event) -> None:
+        try:
+            self._receiver.run(stopping)
+        except Exception as error:  # noqa: BLE001 - the feed's own thread raises it, which the service watches
+            self._broken = error
+            self._receiver.problem = f"the receiver has ended: {error!r}"
+
     def begin(self, session: Session, stopping: threading.Event) -> None:
         for key, value in session.restored(stopping):
             last = msgspec.json.decode(value, type=_Batch)
             if key == _BATCH and (last.process, last.number) == (self._process, self._number):
-                self._in_hand = []  # it was committed, though nobody said so
+                self._count()  # it was committed, though nobody said so
 
     def turn(self, session: Session) -> float:
         if not self._in_hand:
             self._in_hand = self._queue.take(TOGETHER, _WAKE_S)
             self._number += 1
         if not self._in_hand:
+            if self._broken is not None:
+                raise self._broken
             return 0.0
         if self._declared.key == "host":
             by_host = sorted(self._in_hand, key=lambda message: message.host)  # stable: each host's stay in order
@@ -332,9 +367,13 @@ class SyslogFeed(Feed):
             self._lines.send(session, [message.text for message in self._in_hand], key)
         session.keep(_BATCH, _Batch(self._process, self._number))
         session.commit()
+        self._count()
+        return GATHER_S
+
+    def _count(self) -> None:
+        """What is in hand has been committed."""
         self.sent(len(self._in_hand), sum(len(message.text) for message in self._in_hand))
         self._in_hand = []
-        return GATHER_S
 
     def finish(self, session: Session) -> None:
         """Send what has arrived: nobody sends it again."""

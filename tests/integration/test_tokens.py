@@ -48,7 +48,6 @@ def send(ingestion: Ingestion, path: str, body: bytes, kind: str, token: str | N
     return ingestion.client.post(ingestion.urls["ingestion"] + path, content=body, headers=headers)
 
 
-_OTLP = b'{"resourceLogs":[{"scopeLogs":[{"logRecords":[{"body":{"stringValue":"x"}}]}]}]}'
 PROTOCOLS = [
     ("/ingest", ENTRY, "application/json"),
     (
@@ -91,6 +90,16 @@ def test_a_source_has_a_limit_of_its_own(ingestion: Ingestion) -> None:
     assert send(ingestion, "/ingest", ENTRY, "application/json", "shop-token").status_code == 200
     assert ingestion.metric("ingestion", "sluice_declared_limited_total", source="slow") == 2
     assert ingestion.source("slow")["entries"] == 1
+
+
+def test_no_stream_takes_the_name_of_a_declared_source(ingestion: Ingestion) -> None:
+    for source in ("shop", "spread"):
+        refused = ingestion.client.post(
+            ingestion.urls["ingestion"] + "/ingest/streams", json={"file": "logs.json", "source": source}
+        )
+        assert refused.status_code == 403
+        assert f"{source} is declared" in refused.json()["detail"]
+    assert ingestion.get("ingestion", "/ingest/streams").json()["total"] == 0
 
 
 def test_an_open_source_needs_no_token_and_may_use_all_partitions(ingestion: Ingestion) -> None:

@@ -39,6 +39,9 @@ def refusal(gate: Gate, authorization: str | None = None, named: str | None = No
 
 
 SHOP = Http(kind="http", tokens=[hashed("s3cret"), hashed("older")], key="host")
+CARELESS = Http.model_construct(
+    kind="http", tokens=["sha256:" + hashlib.sha256(b"").hexdigest()]
+)  # no declaration would do
 BANK = Http(kind="http", tokens=[hashed("b4nk")])
 LAB = Http(kind="http", open=True)
 
@@ -71,10 +74,23 @@ def test_a_token_tells_the_source(authorization: str, source: str) -> None:
 
 @pytest.mark.parametrize(
     "authorization",
-    [None, "", "Bearer", "Bearer S3CRET", "Bearer s3cret2", "s3cret", "Basic s3cret", "Basic \xff", "Digest s3cret"],
+    [
+        None,
+        "",
+        "Bearer ",
+        "Basic " + base64.b64encode(b"anybody:").decode(),
+        "Bearer",
+        "Bearer S3CRET",
+        "Bearer s3cret2",
+        "s3cret",
+        "Basic s3cret",
+        "Basic \xff",
+        "Digest s3cret",
+    ],
 )
 def test_a_push_without_its_token_is_refused_and_told_how_to_send_one(authorization: str | None) -> None:
-    gate = gate_of(shop=SHOP, bank=BANK, lab=LAB)
+    sources = Declared.model_construct(sources={"shop": SHOP, "bank": BANK, "lab": LAB, "careless": CARELESS})
+    gate = Gate(sources, Clock())
     for named in (None, "shop", "unknown"):
         refused = refusal(gate, authorization, named)
         assert refused.status == 401
@@ -104,8 +120,8 @@ def test_bytes_over_the_limit_are_waited_for_by_the_next_requests() -> None:
     clock = Clock()
     gate = gate_of(clock, shop=Http(kind="http", tokens=[hashed("s")], bytes_per_second=100))
     sender = gate.admit(request("Bearer s"), None)
-    assert sender.declared is not None
-    sender.declared.received(1_000)
+    sender.sent(400)
+    sender.sent(600)
     refused = refusal(gate, "Bearer s")
     assert (refused.status, refused.headers["Retry-After"]) == (429, "9")
     clock.now += 9
@@ -117,6 +133,10 @@ def test_bytes_over_the_limit_are_waited_for_by_the_next_requests() -> None:
     [
         ("a: {kind: http}", ", line 2: sources.a: it has either tokens"),
         (f"a: {{kind: http, open: true, tokens: ['{hashed('x')}']}}", ", line 2: sources.a: it has either tokens"),
+        (
+            f"a: {{kind: http, tokens: ['{hashed('')}']}}",
+            ", line 2: sources.a.tokens.0: this is the hash of an empty token",
+        ),
         ("a: {kind: http, tokens: [s3cret]}", ", line 2: sources.a.tokens.0: the hash of a token is sha256:"),
         (f"a: {{kind: http, tokens: ['{hashed('x')}']}}\n  b: {{kind: http, tokens: ['{hashed('x')}']}}", "sources.b"),
     ],

@@ -2,6 +2,7 @@
 
 import gzip
 import os
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,7 +11,16 @@ from backports import zstd
 
 from ingestion.entries import BLOCK
 from ingestion.sources.file import FileSource
-from ingestion.unpacking import PackedWronglyError, Packing, Unpacker, UnpacksTooLargeError, packing_of, unpacked
+from ingestion.unpacking import (
+    FILE_WINDOW,
+    PUSH_WINDOW,
+    PackedWronglyError,
+    Packing,
+    Unpacker,
+    UnpacksTooLargeError,
+    packing_of,
+    unpacked,
+)
 from shared.spool import Spool
 
 MIB = 1024 * 1024
@@ -64,6 +74,39 @@ def test_a_bomb_is_refused_before_it_has_unpacked_much(packing: Packing) -> None
     assert sum(out) <= 18 * MIB
     with pytest.raises(UnpacksTooLargeError, match=r"over 1000 bytes \(LIMIT\)"):
         fed(Unpacker(packing, 1000, "LIMIT"), bomb, MIB)
+
+
+def test_a_push_may_not_ask_for_a_window_that_is_out_of_proportion_and_a_file_may() -> None:
+    def packed(window: int) -> bytes:
+        options: dict[int, int] = {
+            zstd.CompressionParameter.window_log: window,
+            zstd.CompressionParameter.compression_level: 1,
+        }
+        packer = zstd.ZstdCompressor(options=options)
+        return packer.compress(PLAIN * 3) + packer.flush()
+
+    pushed = Unpacker("zstd", 1 << 30, "LIMIT", PUSH_WINDOW)
+    with pytest.raises(PackedWronglyError, match="window of 8 MiB at most"):
+        list(pushed.feed(packed(24)))
+    for data, window in (
+        (packed(23), PUSH_WINDOW),
+        (zstd.compress(PLAIN * 3, 19), PUSH_WINDOW),
+        (packed(27), FILE_WINDOW),
+    ):
+        assert sum(map(len, Unpacker("zstd", 1 << 30, "LIMIT", window).feed(data))) == 3 * len(PLAIN)
+
+
+@pytest.mark.parametrize("packing", PACKINGS)
+def test_tiny_members_cost_what_their_number_does_however_many_come_at_once(packing: Packing) -> None:
+    member = PACK[packing](b"")
+    few, many = (member * (size // len(member)) for size in (64 * 1024, 2048 * 1024))
+
+    def seconds(data: bytes) -> float:
+        begun = time.thread_time()
+        assert not any(Unpacker(packing, 1 << 30, "LIMIT").feed(data))
+        return time.thread_time() - begun
+
+    assert seconds(many) < 32 * 2.5 * max(seconds(few) for _ in range(3))
 
 
 @pytest.mark.parametrize("packing", PACKINGS)
