@@ -70,7 +70,7 @@ class Window:
 
 
 class Piece(NamedTuple):
-    """What a file gave: whole lines without their ends, or one long line; and its place behind them."""
+    """What a file gave: whole lines without LF, or one long line; and its place behind them."""
 
     lines: list[bytes]
     long: Window | None
@@ -227,8 +227,6 @@ class Followed:
         lines = block.split(b"\n", _LINES)
         if len(lines) > _LINES and (rest := lines.pop()):
             block = block[: -len(rest)]
-        if b"\r" in block:
-            lines = [line.removesuffix(b"\r") for line in lines]
         return self._passed(block, [line for line in lines if line and not line.isspace()])
 
     def _passed(self, block: bytes, lines: list[bytes]) -> Piece:

@@ -148,3 +148,8 @@ def hold_sessions(
             writer.discard()
         if failure:
             stopping.wait(AGAIN_S)
+
+
+def ago(ns: int) -> str:
+    """A moment that was so many nanoseconds ago, to the second: RFC 3339, UTC."""
+    return timestamp_of((time.time_ns() - ns) // 1_000_000_000 * 1_000_000_000)

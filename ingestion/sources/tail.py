@@ -23,10 +23,9 @@ from ingestion.feeds import Feed
 from ingestion.following import Followed, NotFollowedError, Piece, Place
 from ingestion.lines import TEXT, Lines
 from ingestion.paths import Paths, is_text
-from ingestion.session import Session
+from ingestion.session import Session, ago
 from shared import logs, metrics
 from shared.config import MIB, Settings
-from shared.records import timestamp_of
 
 POLL_S: Final = 0.2  # between looks at the files ...
 LOOK_S: Final = 1.0  # ... and at their folders
@@ -138,7 +137,7 @@ class TailFeed(Feed):
         return size
 
     def _keep(self, session: Session, place: Place) -> None:
-        session.keep(place.key, msgspec.structs.replace(place, updated=_ago(0)))
+        session.keep(place.key, msgspec.structs.replace(place, updated=ago(0)))
 
     def _is_left(self, file: Followed, now: float) -> bool:
         """Whether nobody finds the file or writes to it any more."""
@@ -157,7 +156,7 @@ class TailFeed(Feed):
         if is_removed:
             session.keep(key, None)
         else:
-            self._places[key] = msgspec.structs.replace(file.place, missing=_ago(0))
+            self._places[key] = msgspec.structs.replace(file.place, missing=ago(0))
             self._keep(session, self._places[key])
         return True
 
@@ -287,9 +286,9 @@ class TailFeed(Feed):
                     "a file is nowhere to be found; what was written to it after this place was not read",
                     source=self.source, file=place.path, offset=place.offset,
                 )  # fmt: skip
-                self._places[key] = msgspec.structs.replace(place, missing=_ago(0))
+                self._places[key] = msgspec.structs.replace(place, missing=ago(0))
                 session.keep(key, self._places[key])
-            elif place.missing < _ago(FORGET_NS) and not is_away:
+            elif place.missing < ago(FORGET_NS) and not is_away:
                 self._forget(session, key)
 
     def _forget(self, session: Session, key: str) -> None:
@@ -324,8 +323,3 @@ def _beside(place: Place) -> Iterator[str]:
             yield from [entry.path for entry in entries if entry.inode() == place.inode and is_text(entry.path)]
     except OSError:
         return
-
-
-def _ago(ns: int) -> str:
-    """A moment that was so many nanoseconds ago, to the second."""
-    return timestamp_of((time.time_ns() - ns) // 1_000_000_000 * 1_000_000_000)
