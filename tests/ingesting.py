@@ -1,16 +1,25 @@
-"""A session without Kafka: a commit counts as a whole, or fails as it does when Kafka is away."""
+"""Feeds without Kafka: a session whose commits count as a whole or fail as when Kafka is away, and tails over it."""
 
 import threading
+import time
 from collections.abc import Iterator, Sequence
-from typing import BinaryIO
+from pathlib import Path
+from typing import Any, BinaryIO, Final
 
 import msgspec
+import pytest
 
+from ingestion.declared import Tail
 from ingestion.feeds import Feed
+from ingestion.following import Place
 from ingestion.session import MESSAGES_TOGETHER, Session
+from ingestion.sources.tail import POLL_S, TailFeed
+from shared.config import Settings
 from shared.errors import KafkaUnavailableError
 from shared.kafka import Headers
 from shared.topics import H_CONTENT_TYPE
+
+DAY_NS: Final = 86_400 * 1_000_000_000
 
 
 class Ledger:
@@ -110,3 +119,53 @@ class Run:
     def end(self) -> None:
         self.feed.interrupted()
         self.feed.end()
+
+
+class Tailing:
+    """Runs tails with a clock of the test's."""
+
+    def __init__(self, folder: Path, patch: pytest.MonkeyPatch) -> None:
+        self.folder = folder
+        self._patch = patch
+        self._settings = Settings(_env_file=None, data_dir=folder / "data", ingest_dir=folder)
+        self._runs: list[Run] = []
+        self.now = 1_000.0
+        patch.setattr(time, "monotonic", lambda: self.now)
+
+    def days_pass(self, days: int) -> None:
+        then = time.time_ns() + days * DAY_NS
+        self._patch.setattr(time, "time_ns", lambda: then)
+
+    def start(self, ledger: Ledger, path: str, **declared: Any) -> Run:
+        feed = TailFeed(self._settings, "app", Tail(kind="tail", path=str(self.folder / path), **declared), None)
+        run = Run(feed, ledger)
+        self._runs.append(run)
+        return run
+
+    def turns(self, run: Run, seconds: float) -> None:
+        until = self.now + seconds
+        while self.now < until:
+            run.turn()
+            self.now += POLL_S
+
+    def close(self) -> None:
+        for run in self._runs:
+            run.end()
+
+
+def append(path: Path, data: bytes) -> None:
+    with path.open("ab") as file:
+        file.write(data)
+
+
+def places(ledger: Ledger) -> dict[str, Place]:
+    return {key: msgspec.json.decode(value, type=Place) for key, value in ledger.places.items() if key != "begun"}
+
+
+def renumbered(ledger: Ledger, device: int, to: int) -> None:
+    """The machine is started again, and its devices have other numbers: those that are kept are of before."""
+    for key, place in places(ledger).items():
+        if place.device == device:
+            del ledger.places[key]
+            place = msgspec.structs.replace(place, device=to)
+            ledger.places[place.key] = msgspec.json.encode(place)

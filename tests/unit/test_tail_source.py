@@ -1,55 +1,16 @@
 """Files that are followed, without Kafka: over failed sessions, paths that go and come, restarts of the machine."""
 
 import os
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import pytest
 
-from ingestion.declared import Tail
-from ingestion.following import Followed, Place
+from ingestion.following import Followed
 from ingestion.session import MESSAGES_TOGETHER
-from ingestion.sources import tail
-from ingestion.sources.tail import TailFeed
-from shared.config import MIB, Settings
-from tests.ingesting import Ledger, Run
-
-DAY_NS = 86_400 * 1_000_000_000
-
-
-class Tailing:
-    """Runs tails with a clock of the test's."""
-
-    def __init__(self, folder: Path, patch: pytest.MonkeyPatch) -> None:
-        self.folder = folder
-        self._patch = patch
-        self._settings = Settings(_env_file=None, data_dir=folder / "data", ingest_dir=folder)
-        self._runs: list[Run] = []
-        self.now = 1_000.0
-        patch.setattr(time, "monotonic", lambda: self.now)
-
-    def days_pass(self, days: int) -> None:
-        then = time.time_ns() + days * DAY_NS
-        self._patch.setattr(time, "time_ns", lambda: then)
-
-    def start(self, ledger: Ledger, path: str, **declared: Any) -> Run:
-        feed = TailFeed(self._settings, "app", Tail(kind="tail", path=str(self.folder / path), **declared), None)
-        run = Run(feed, ledger)
-        self._runs.append(run)
-        return run
-
-    def turns(self, run: Run, seconds: float) -> None:
-        until = self.now + seconds
-        while self.now < until:
-            run.turn()
-            self.now += tail.POLL_S
-
-    def close(self) -> None:
-        for run in self._runs:
-            run.end()
+from shared.config import MIB
+from tests.ingesting import Ledger, Tailing, append, places, renumbered
 
 
 @pytest.fixture
@@ -59,15 +20,6 @@ def tailing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Tailing
         found = Tailing(tmp_path, patch)
         yield found
         found.close()
-
-
-def append(path: Path, data: bytes) -> None:
-    with path.open("ab") as file:
-        file.write(data)
-
-
-def places(ledger: Ledger) -> dict[str, Place]:
-    return {key: msgspec.json.decode(value, type=Place) for key, value in ledger.places.items() if key != "begun"}
 
 
 @pytest.mark.parametrize("late_answer", [False, True])
@@ -208,15 +160,6 @@ def test_a_transaction_has_a_bounded_number_of_messages(tailing: Tailing) -> Non
     tailing.turns(run, 3)
     assert len(ledger.sent) == 100_000
     assert max(ledger.commits) < 2 * MESSAGES_TOGETHER
-
-
-def renumbered(ledger: Ledger, device: int, to: int) -> None:
-    """The machine is started again, and its devices have other numbers: those that are kept are of before."""
-    for key, place in places(ledger).items():
-        if place.device == device:
-            del ledger.places[key]
-            place = msgspec.structs.replace(place, device=to)
-            ledger.places[place.key] = msgspec.json.encode(place)
 
 
 def test_devices_may_have_other_numbers_after_each_restart_of_the_machine(tailing: Tailing) -> None:
