@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from tests.ingesting import Ledger, Tailing, append, places, renumbered
@@ -142,6 +142,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @settings(max_examples=200, deadline=None)
 @given(steps=steps)
+@example(steps=[(2, True), "rotate", "late", "remove", "fail"])
+@example(steps=[(2, True), "rotate", "late", "remove", "unanswered"])
+@example(steps=[(2, True), "turn", "away", "wait", "back"])
+@example(steps=[(2, True), "turn", "away", "reboot", "crash", "back", "reboot"])
+@example(steps=[(2, True), "rotate", "wait", "late"])
 def test_each_line_comes_once(folder: Path, steps: list[object]) -> None:
     own = folder / os.urandom(8).hex()
     own.mkdir()
