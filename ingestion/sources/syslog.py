@@ -137,16 +137,15 @@ class _Receiver:
         while not stopping.is_set():
             try:
                 self._listen()
+                self.problem = ""
+                log.info("listening", source=self._source, **self.addresses)
+                while not stopping.is_set():
+                    self._serve()
             except OSError as error:
                 self.problem = f"can't listen on {self._declared.listen}: {error.strerror or error}"
                 log.warning("can't listen", source=self._source, address=self._declared.listen, error=str(error))
                 self._close()
                 stopping.wait(AGAIN_S)
-                continue
-            self.problem = ""
-            log.info("listening", source=self._source, **self.addresses)
-            while not stopping.is_set():
-                self._serve()
         self._drain()
         self._close()
 
@@ -213,7 +212,8 @@ class _Receiver:
     def _accept(self, listener: socket.socket) -> None:
         try:
             sock, peer = listener.accept()
-        except OSError:  # it has gone already, or there are no descriptors left
+        except OSError:  # it has gone already, or there are no descriptors left: then it would be ready all the time
+            time.sleep(_PAUSE_S)
             return
         if len(self._connections) >= self._declared.connections_max:
             self.refused += 1

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from ingestion.following import Followed, Place
@@ -138,6 +138,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @settings(max_examples=300, deadline=None)
 @given(steps=steps, block=st.sampled_from([16, 64, 4096]), crashes=st.booleans())
+@example(steps=[("append", [0], False), "truncate"], block=4096, crashes=False)
+@example(steps=[("append", [0], True), "commit", "truncate", ("append", [9], True)], block=4096, crashes=False)
 def test_each_line_comes_once_over_rotations_truncations_and_crashes(
     folder: Path, steps: list[object], block: int, crashes: bool
 ) -> None:
