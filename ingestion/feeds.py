@@ -5,7 +5,7 @@ One process at a time runs a feed: the copies of ingestion that share a data fol
 
 import threading
 from abc import ABC, abstractmethod
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from typing import Any, Final
 
 from ingestion.session import Session, hold_sessions
@@ -20,7 +20,10 @@ log = logs.logger("feeds")
 
 
 class Feed(ABC):
-    """A source that reads by itself. Its thread calls `begin`, then `turn` again and again, and `end` after either."""
+    """A source that reads by itself.
+
+    In its thread, for each session: `begin`, then `turn` again and again, `interrupted` after either; at last `end`.
+    """
 
     kind: str
 
@@ -49,11 +52,15 @@ class Feed(ABC):
 
     @abstractmethod
     def end(self) -> None:
-        """Let go of what is open: nothing of an open transaction counts."""
+        """Let go of what is open."""
 
     def open(self, stopping: threading.Event) -> AbstractContextManager[None]:  # noqa: ARG002 - others wait for it
         """What has to be open as long as it runs, whether Kafka is there or not."""
         return nullcontext()
+
+    def interrupted(self) -> None:
+        """A session has ended, maybe not the last: nothing of its open transaction counts."""
+        self.end()
 
     def finish(self, session: Session) -> None:  # noqa: B027 - most have nothing to do
         """Called at the end, if Kafka is there: send what would be lost."""
@@ -90,7 +97,8 @@ class Feed(ABC):
         if instance is None:
             return
         owner = f"{self.kind}/{self._node or instance.id}/{self.source}"
-        with self.open(stopping):
+        with self.open(stopping), ExitStack() as leaving:
+            leaving.callback(self.end)
             hold_sessions(
                 self._settings, "ingestion", owner, lambda session: self._work(session, stopping), self._ended,
                 stopping, self._timeout_ms,
@@ -124,7 +132,7 @@ class Feed(ABC):
 
     def _ended(self, failure: str) -> None:
         self._state = failure or "has ended"
-        self.end()
+        self.interrupted()
 
 
 _STANDS_BY: Final = "stands by: another copy runs it"

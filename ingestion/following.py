@@ -12,9 +12,11 @@ from typing import Final, NamedTuple
 import msgspec
 
 from ingestion.entries import BLOCK, UnreadableSourceError
+from ingestion.paths import is_text
 from shared.errors import SluiceError
 
 _PRINT: Final = 1024  # bytes at the start of a file and before its place that tell whether it is the same
+_LINES: Final = 10_000  # that are given out together
 _HELD: Final = 64 * 1024  # bytes of a line without end that outlive the file's truncation
 _PACKED: Final = (b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"BZh", b"\xfd7zXZ\x00", b"PK\x03\x04")
 
@@ -33,6 +35,8 @@ class Place(msgspec.Struct, frozen=True):
     fingerprint: str = ""  # of what lies before it
     lines: int = 0
     updated: str = ""  # RFC 3339, UTC; whoever keeps the place sets it
+    real: str = ""  # where the path led, if there were links on it
+    missing: str = ""  # RFC 3339, UTC: since when no path leads to it; whoever keeps the place sets it
     schema: int = 1
 
     @property
@@ -54,7 +58,9 @@ class Window:
         try:
             data = os.pread(self._file, wanted, self._begin + start)
         except OSError as error:
-            raise UnreadableSourceError(f"the file can't be read at byte {self._begin + start}: {error}") from error
+            raise UnreadableSourceError(
+                f"the file can't be read at byte {self._begin + start}: {error.strerror}"
+            ) from error
         if len(data) < wanted:
             raise UnreadableSourceError(f"the file was cut at byte {self._begin + start + len(data)} while it was read")
         return data
@@ -64,7 +70,7 @@ class Window:
 
 
 class Piece(NamedTuple):
-    """What a file gave: whole lines without their ends, or one long line; and its place behind them."""
+    """What a file gave: whole lines without LF, or one long line; and its place behind them."""
 
     lines: list[bytes]
     long: Window | None
@@ -92,7 +98,7 @@ class Followed:
         self._line_bytes = line_bytes
         self._block = block  # bytes that are looked at together
         self.gone: float | None = None  # since when no path of the source leads to it
-        self.place = Place(path, status.st_dev, status.st_ino)
+        self.place = Place(path, status.st_dev, status.st_ino, real=_real(path))
         self._size = status.st_size
         self._grown = 0.0  # when it had more than before
         self._end = -1  # of the file, when it had
@@ -117,7 +123,15 @@ class Followed:
             self.place, offset=place.offset, fingerprint=place.fingerprint, lines=place.lines
         )
         self._head, self._before = head, before
+        self._partial, self._scanned = b"", 0
         return True
+
+    def rewind(self, place: Place | None) -> None:
+        """Go back to the place that counts, or to the start where none does: what was read since did not count."""
+        if place is None or not self.resume(place):
+            self.place = msgspec.structs.replace(self.place, lines=place.lines if place else 0)
+            self._head = self._before = b""
+            self._moved(0, 0)
 
     def skip(self) -> None:
         """Begin at the end of the last whole line that is there now."""
@@ -137,7 +151,7 @@ class Followed:
         self.gone = None
         if path == self.place.path:
             return False
-        self.place = msgspec.structs.replace(self.place, path=path)
+        self.place = msgspec.structs.replace(self.place, path=path, real=_real(path))
         return True
 
     def lost(self, now: float) -> None:
@@ -146,8 +160,16 @@ class Followed:
             self.gone = now
 
     def idle(self, now: float) -> float:
-        """For how long it has not grown, in seconds, nor had a path."""
+        """For how long it has not grown, in seconds, nor had a path; looks at its size."""
+        size = os.fstat(self._file).st_size
+        if size != self._end:
+            self._grown, self._end, self._size = now, size, max(size, self._size)
         return now - max(self._grown, self.gone or 0.0)
+
+    @property
+    def is_removed(self) -> bool:
+        """Whether it has no name anywhere: its number will be another file's."""
+        return not os.fstat(self._file).st_nlink
 
     @property
     def behind(self) -> int:
@@ -171,6 +193,8 @@ class Followed:
         self._size = size
         if size != self._end:
             self._grown, self._end = now, size
+        if block[:1] == b"\0" and not self._head.strip(b"\0"):
+            return self._passed(block[: len(block) - len(block.lstrip(b"\0"))], [])
         if end := block.rfind(b"\n") + 1:
             return self._given(block[:end])
         if len(block) == self._block:
@@ -200,10 +224,12 @@ class Followed:
         return Piece([], window, self.place)
 
     def _given(self, block: bytes) -> Piece:
-        lines = block.split(b"\n")
-        if b"\r" in block:
-            lines = [line.removesuffix(b"\r") for line in lines]
-        lines = [line for line in lines if line and not line.isspace()]
+        lines = block.split(b"\n", _LINES)
+        if len(lines) > _LINES and (rest := lines.pop()):
+            block = block[: -len(rest)]
+        return self._passed(block, [line for line in lines if line and not line.isspace()])
+
+    def _passed(self, block: bytes, lines: list[bytes]) -> Piece:
         if len(self._head) < _PRINT:
             self._head += block[: _PRINT - len(self._head)]
         self._before = (self._before + block)[-_PRINT:]
@@ -242,6 +268,11 @@ class Followed:
 
     def _read(self, begin: int, length: int) -> bytes:
         return os.pread(self._file, length, begin)
+
+
+def _real(path: str) -> str:
+    real = os.path.realpath(path)
+    return real if real != path and is_text(real) else ""
 
 
 def _fingerprint(head: bytes, before: bytes, offset: int) -> str:

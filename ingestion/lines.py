@@ -13,6 +13,7 @@ from shared.kafka import Headers
 from shared.topics import H_CONTENT_TYPE, H_SOURCE, NDJSON
 
 TEXT: Final = "text/plain"
+_NEAR: Final = 256  # bytes at both ends of a long line that tell what it is
 Format = Literal["auto", "ndjson", "text"]
 
 
@@ -27,8 +28,9 @@ class Lines:
         self._text_type = text_type
 
     def send(self, session: Session, lines: Sequence[bytes], key: bytes | None, more: Headers = ()) -> None:
-        """Send them, in their order; `more` are headers beside the source and the content type."""
+        """Send them in their order, without a CR at their ends; `more` are headers beside source and content type."""
         limit = self._settings.chunk_bytes
+        lines = [line.removesuffix(b"\r") for line in lines]
         for content_type, some in self._kinds(lines):
             small: list[bytes] = []
             for line in some:
@@ -42,12 +44,15 @@ class Lines:
             self._send_small(session, small, content_type, key, more)
 
     def send_long(self, session: Session, source: Source, line: Large, key: bytes | None, more: Headers = ()) -> None:
-        """Send one line that is too long to hold, and lies in `source`."""
+        """Send one line that is too long to hold, and lies in `source`; without the CR before its end."""
+        if source.read(line.offset + line.size - 1, 1) == b"\r":
+            line = Large(line.offset, line.size - 1)
         if line.size <= self._settings.chunk_bytes:
             self.send(session, [source.read(line.offset, line.size)], key, more)
             return
-        ends = source.read(line.offset, 1) + source.read(line.offset + line.size - 1, 1)
-        is_json = self._form == "ndjson" or (self._form == "auto" and ends == b"{}")
+        near = min(_NEAR, line.size // 2)
+        ends = source.read(line.offset, near) + source.read(line.offset + line.size - near, near)
+        is_json = self._form == "ndjson" or (self._form == "auto" and _looks_json(ends))
         headers = self._headers(JSON if is_json else self._text_type, more)
         entry = cast(BinaryIO, io.BufferedReader(Section(source, line), BLOCK))
         session.send_large(entry, line.size, key, headers)

@@ -22,7 +22,7 @@ from ingestion.streams import Streams
 from shared import kafka, metrics
 from shared.config import Settings
 from shared.instance import Instance
-from shared.service import Loop, Part, Service, main
+from shared.service import Loop, Part, Service, Together, main
 from shared.spool import Spool
 from shared.survey import Survey
 from shared.topics import RAW_LOGS
@@ -68,7 +68,7 @@ def build(settings: Settings) -> Service:
         Loop(ingest.small.name, ingest.small.run, ingest.small.problems),
         Loop(ingest.large.name, ingest.large.run, ingest.large.problems),
         Loop(streams.name, streams.run, streams.problems),
-        *(Loop(feed.name, feed.run, list) for feed in feeds),
+        Together("sources", [Loop(feed.name, feed.run, list) for feed in feeds]),
     ]
     intake = Intake(settings, ingest, spool, gate, lambda: watch.reachable)
     by_name: dict[str, Source] = {**gate.sources, **{feed.source: feed for feed in feeds}}

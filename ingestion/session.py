@@ -22,6 +22,7 @@ from shared.kafka import AbortRequiredError, Headers, Position
 from shared.records import Receipt, timestamp_of
 from shared.topics import INGEST_RUNS, INGESTION_STATE, RAW_LOGS, partition_of
 
+MESSAGES_TOGETHER: Final = 20_000  # of a transaction: more could take longer than it may
 AGAIN_S: Final = 0.5  # before a new producer takes over
 
 _NOWHERE: Final[Mapping[int, Position]] = {}
@@ -44,6 +45,11 @@ class Session:
         self._kept: dict[str, bytes | None] = {}
         self._turns = 0
         self._tally = Tally()
+
+    @property
+    def is_full(self) -> bool:
+        """Whether the open transaction has as many messages as one should."""
+        return self._tally.messages >= MESSAGES_TOGETHER
 
     def restored(self, stopping: threading.Event) -> Iterator[tuple[str, bytes]]:
         """Every place that the owner has kept, with its key."""
@@ -142,3 +148,8 @@ def hold_sessions(
             writer.discard()
         if failure:
             stopping.wait(AGAIN_S)
+
+
+def ago(ns: int) -> str:
+    """A moment that was so many nanoseconds ago, to the second: RFC 3339, UTC."""
+    return timestamp_of((time.time_ns() - ns) // 1_000_000_000 * 1_000_000_000)

@@ -318,14 +318,39 @@ class Loop:
         self._thread = threading.Thread(target=guarded, name=self.name, daemon=True)
         self._thread.start()
 
-    def stop(self, deadline: float) -> bool:
+    def tell(self) -> None:
+        """Tell it to stop, and don't wait."""
         self._stopping.set()
+
+    def stop(self, deadline: float) -> bool:
+        self.tell()
         if self._thread is None:
             return True
         self._thread.join(max(0.1, deadline - time.monotonic()))
         if self._thread.is_alive():
             log.warning("part did not stop within the deadline", part=self.name)
         return not self._thread.is_alive()
+
+
+class Together:
+    """Loops that don't depend on each other, as one part: all are told to stop before one is waited for."""
+
+    def __init__(self, name: str, loops: Sequence[Loop]) -> None:
+        self.name = name
+        self._loops = loops
+
+    def start(self, failed: Callable[[BaseException], None]) -> None:
+        for loop in self._loops:
+            loop.start(failed)
+
+    def stop(self, deadline: float) -> bool:
+        for loop in self._loops:
+            loop.tell()
+        stopped = [loop.stop(deadline) for loop in self._loops]
+        return all(stopped)
+
+    def problems(self) -> list[str]:
+        return [f"{loop.name}: {problem}" for loop in self._loops for problem in loop.problems()]
 
 
 def main(name: str, build: Callable[[Settings], Service]) -> None:

@@ -15,8 +15,9 @@ class FileSource:
     """A file's bytes at any place. `release` it when its push is done."""
 
     def __init__(self, path: Path) -> None:
-        self._file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        self.size = os.fstat(self._file).st_size  # what is written behind it later belongs to another run
+        self._file = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # a pipe must not wait for its writer
+        self.status = os.fstat(self._file)
+        self.size = self.status.st_size  # what is written behind it later belongs to another run
 
     def read(self, start: int, length: int) -> bytes:
         wanted = min(length, max(0, self.size - start))

@@ -6,41 +6,43 @@ What has been read wholly is known by the file's number, size and fingerprint, a
 changed since is another.
 """
 
-import hashlib
+import heapq
 import os
-import re
 import socket
 import threading
 import time
 import uuid
+from collections.abc import Mapping
 from contextlib import ExitStack
-from pathlib import Path, PurePath
-from typing import Any, Final, Literal
+from pathlib import Path
+from typing import Any, Final
 
 import msgspec
 
-from ingestion.declared import Files, key_of
+from ingestion.declared import Files
+from ingestion.declared import key_of as message_key
 from ingestion.entries import Large, MalformedBodyError, Source, UnreadableSourceError
 from ingestion.feeds import Feed
-from ingestion.ingest import LARGE_TIMEOUT_MS, EntryTooLargeError, Push, Shape, shape_of, shape_of_file
-from ingestion.lines import TEXT, Format, Lines
+from ingestion.ingest import LARGE_TIMEOUT_MS, EntryTooLargeError
+from ingestion.lines import TEXT, Lines
 from ingestion.paths import Paths
-from ingestion.session import Session
+from ingestion.reading import Place, Reading, fingerprint, form_of, key_of
+from ingestion.session import Session, ago
 from ingestion.sources.file import FileSource
 from ingestion.unpacking import PackedWronglyError, UnpacksTooLargeError, packing_of, unpacked
 from shared import logs, metrics
 from shared.config import MIB, Settings
 from shared.errors import SpoolFullError
-from shared.records import timestamp_of
 from shared.spool import Spool
 from shared.topics import H_RUN
 
 LOOK_S: Final = 1.0  # between looks at the folders
-TOGETHER: Final = 8 * MIB  # bytes that share a transaction
+TOGETHER: Final = 8 * MIB  # bytes that share a transaction ...
+FILES_TOGETHER: Final = 100  # ... and files ...
+TURN_S: Final = 1.0  # ... and how long it may take
+LATER_S: Final = 60.0  # before a file that found no room is tried again
 SHOWN_MAX: Final = 100  # files that GET /ingest/sources lists
 FORGET_NS: Final = 7 * 86_400 * 1_000_000_000  # how long a file that is nowhere is remembered
-_PRINT: Final = 64 * 1024
-_ARRAY: Final = re.compile(rb"\s*\[\s*[{\]]")
 
 log = logs.logger("files")
 
@@ -54,64 +56,28 @@ _FAULTS: Final = (
 )  # of one file; others go on
 
 
-class Place(msgspec.Struct, frozen=True):
-    """A file and how far it has been read, as ingestion-state keeps it."""
+class _StoppedError(Exception):
+    """The feed is to stop while a file is unpacked."""
 
-    path: str
-    device: int
-    inode: int
-    size: int
-    fingerprint: str
-    run_id: str
-    status: Literal["reading", "read", "failed"] = "reading"
-    entries: int = 0  # that are sent
-    bytes: int = 0  # of these
-    error: str | None = None
-    updated: str = ""  # RFC 3339, UTC
-    schema: int = 1
+
+class _UntilStop:
+    """A source that is read on as long as its feed may."""
+
+    def __init__(self, source: Source, stopping: threading.Event) -> None:
+        self._source = source
+        self._stopping = stopping
 
     @property
-    def key(self) -> str:
-        return f"{self.device:x}-{self.inode:x}"
+    def size(self) -> int:
+        return self._source.size
 
+    def read(self, start: int, length: int) -> bytes:
+        if self._stopping.is_set():
+            raise _StoppedError
+        return self._source.read(start, length)
 
-class _Reading:
-    """The file that is being read, open at its place."""
-
-    def __init__(self, source: Source, shape: Shape, lines: Lines, place: Place, chunk_bytes: int) -> None:
-        self.source = source
-        self.lines = lines
-        self.place = place
-        self._found = Push(source, shape, place.run_id).entries(chunk_bytes)
-        self._skip = place.entries
-
-    def next(self) -> list[bytes] | Large | None:
-        """The next entries behind the place; None at the end."""
-        for found in self._found:
-            if isinstance(found, Large):
-                if not self._skip:
-                    return found
-                self._skip -= 1
-                continue
-            fresh, self._skip = found[self._skip :], max(0, self._skip - len(found))
-            if fresh:
-                return fresh
-        return None
-
-
-def _form(declared: str, source: Source, path: str) -> tuple[Shape, Format]:
-    """How a file's entries lie in it, and, where they are lines, of what."""
-    match declared:
-        case "csv" | "tsv":
-            return Shape(declared), "ndjson"
-        case "ndjson" | "text":
-            return Shape.NDJSON, "text" if declared == "text" else "ndjson"
-        case "json":
-            return shape_of(source, json=True), "ndjson"
-    shape = shape_of_file(source, path)
-    if shape is Shape.ARRAY and ".json" not in PurePath(path).suffixes and not _ARRAY.match(source.read(0, 4096)):
-        shape = Shape.NDJSON  # a line of text that begins with a bracket
-    return shape, "auto" if shape is Shape.NDJSON else "ndjson"
+    def release(self) -> None:
+        self._source.release()
 
 
 class FileFeed(Feed):
@@ -124,12 +90,15 @@ class FileFeed(Feed):
         self._declared = declared
         self._spool = spool
         self._paths = Paths(settings, declared.path, declared.exclude)
-        self._key = key_of(declared.key, source, socket.gethostname())
+        self._key = message_key(declared.key, source, socket.gethostname())
         self._places: dict[str, Place] = {}
-        self._waiting: dict[str, tuple[str, os.stat_result]] = {}  # files to be read, by their key
+        self._waiting: dict[str, tuple[str, os.stat_result]] = {}  # files to be read by their key, the oldest first
+        self._later: dict[str, tuple[float, str]] = {}  # until when a file is left out, and why
         self._seen: dict[str, tuple[int, int, float]] = {}  # size, time of change, and since when they are so
         self._known: dict[str, tuple[int, int]] = {}  # size and time of change of files that were read
-        self._reading: _Reading | None = None
+        self._reading: Reading | None = None
+        self._entries = self._bytes = 0  # of the open transaction
+        self._stopping = threading.Event()
         self._wrong: dict[str, str] = {}
         self._look_at = 0.0
         self._shown: dict[str, Any] = {}
@@ -141,78 +110,102 @@ class FileFeed(Feed):
     # the thread
 
     def begin(self, session: Session, stopping: threading.Event) -> None:
+        self._stopping = stopping
         self._places = {key: msgspec.json.decode(value, type=Place) for key, value in session.restored(stopping)}
-        self._look()
-        self._forget(session)
+        self._look(session)
         session.commit()
 
     def turn(self, session: Session) -> float:
-        if time.monotonic() >= self._look_at:
-            self._look()
-        entries = size = 0
-        try:
-            while size < TOGETHER and (reading := self._current(session)) is not None:
-                sent, sent_bytes = self._send_next(session, reading)
-                entries, size = entries + sent, size + sent_bytes
-        except SpoolFullError as error:  # there may be room again
-            self._wrong[self._paths.pattern] = str(error)
-        session.commit()
-        self.sent(entries, size)
+        begun, files = time.monotonic(), 0
+        if begun >= self._look_at:
+            self._look(session)
+        while not (
+            self._stopping.is_set()
+            or self._bytes >= TOGETHER
+            or files >= FILES_TOGETHER
+            or session.is_full
+            or time.monotonic() - begun >= TURN_S
+        ):
+            if self._reading is None:
+                if not self._waiting:
+                    break
+                self._begin_next(session)
+                files += 1
+            if self._reading is not None:
+                self._send_next(session, self._reading)
+        self._commit(session)
         self._tell()
-        return 0.0 if self._reading is not None else LOOK_S / 2
+        return 0.0 if self._reading is not None or self._waiting else LOOK_S / 2
 
     def end(self) -> None:
         self._close()
         self._known.clear()
         self._look_at = 0.0
+        self._entries = self._bytes = 0
+
+    def _commit(self, session: Session) -> None:
+        session.commit()
+        self.sent(self._entries, self._bytes)
+        self._entries = self._bytes = 0
 
     # one file
 
-    def _current(self, session: Session) -> _Reading | None:
-        """The file that is being read, or the oldest that waits."""
-        while self._reading is None and self._waiting:
-            key = min(self._waiting, key=lambda each: (self._waiting[each][1].st_mtime_ns, self._waiting[each][0]))
-            path, status = self._waiting.pop(key)
-            try:
-                self._reading = self._opened(self._begun(session, key, path, status))
-            except SpoolFullError:
-                self._waiting[key] = path, status
-                raise
-            except OSError as error:  # it is tried again
-                self._wrong[path] = f"can't be read: {error.strerror or error}"
-            except _FAULTS as error:
-                self._finish(session, self._places[key], error)
-        return self._reading
+    def _begin_next(self, session: Session) -> None:
+        """Open the oldest file that waits, unless it can't be read now, or at all."""
+        key = next(iter(self._waiting))
+        path, status = self._waiting.pop(key)
+        place: Place | None = None
+        try:
+            if self._paths.leads_out(path):
+                raise UnreadableSourceError("leads out of INGEST_DIR; declare its own path, or exclude it")
+            with ExitStack() as leaving:
+                file = FileSource(Path(path))
+                leaving.callback(file.release)
+                if not _is_same(file.status, status):  # it is looked at again, and has to settle again
+                    return
+                place = self._begun(session, file, path)
+                self._reading = self._opened(session, file, place, leaving)
+        except SpoolFullError as error:  # there may be room again, and for others now
+            self._later[key] = time.monotonic() + LATER_S, str(error)
+            self._wrong[path] = str(error)
+        except _StoppedError:
+            pass
+        except _FAULTS as error:
+            if place is None or isinstance(error, OSError):  # it is tried again
+                self._wrong[path] = f"can't be read: {_said(error)}"
+            else:
+                self._finish(session, place, error)
 
-    def _begun(self, session: Session, key: str, path: str, status: os.stat_result) -> Place:
+    def _begun(self, session: Session, file: FileSource, path: str) -> Place:
         """The place of a file that is to be read: where it was left, if it is the same, else its start."""
-        known, now = self._places.get(key), _fingerprint(path)
+        status, now = file.status, fingerprint(file)
+        known = self._places.get(key_of(status.st_dev, status.st_ino))
         if known is not None and known.status == "reading":
-            if (known.size, known.fingerprint) == (status.st_size, now):
-                self._places[key] = known = msgspec.structs.replace(known, path=path)
-                return known
+            if known.may_be(status) and known.fingerprint == now:
+                return self._found_again(session, known, path, status)
             self._finish(session, known, UnreadableSourceError("the file was changed before it was read to its end"))
-        place = Place(path, status.st_dev, status.st_ino, status.st_size, now, uuid.uuid4().hex)
+        place = Place(
+            path, status.st_dev, status.st_ino, status.st_size, now, uuid.uuid4().hex, changed=status.st_mtime_ns
+        )
         self._keep(session, place)
         return place
 
-    def _opened(self, place: Place) -> _Reading:
-        source: Source = FileSource(Path(place.path))
-        with ExitStack() as leaving:
+    def _opened(self, session: Session, file: FileSource, place: Place, leaving: ExitStack) -> Reading:
+        """What `leaving` releases is kept open when all went well."""
+        source: Source = file
+        if (packing := packing_of(file.read(0, 8))) is not None:
+            self._commit(session)  # no transaction may be open for as long as this takes
+            limit = self._settings.body_max_bytes
+            source = unpacked(_UntilStop(file, self._stopping), packing, self._spool, limit, "BODY_MAX_BYTES")
+            leaving.close()
             leaving.callback(source.release)
-            if (packing := packing_of(source.read(0, 8))) is not None:
-                limit = self._settings.body_max_bytes
-                source = unpacked(source, packing, self._spool, limit, "BODY_MAX_BYTES")
-                leaving.close()
-                leaving.callback(source.release)
-            shape, lines = _form(self._declared.format, source, place.path)
-            sender = Lines(self._settings, self.source, lines, self._declared.content_type or TEXT)
-            reading = _Reading(source, shape, sender, place, self._settings.chunk_bytes)
-            leaving.pop_all()
+        shape, lines = form_of(self._declared.format, source, place.path)
+        sender = Lines(self._settings, self.source, lines, self._declared.content_type or TEXT)
+        reading = Reading(source, shape, sender, place, self._settings.chunk_bytes)
+        leaving.pop_all()
         return reading
 
-    def _send_next(self, session: Session, reading: _Reading) -> tuple[int, int]:
-        """Send the next entries of a file; returns how many, and their bytes."""
+    def _send_next(self, session: Session, reading: Reading) -> None:
         try:
             found = reading.next()
             if isinstance(found, Large) and found.size > self._settings.entry_max_bytes:
@@ -222,10 +215,10 @@ class FileFeed(Feed):
                 )
         except _FAULTS as error:
             self._finish(session, reading.place, error)
-            return 0, 0
+            return
         if found is None:
             self._finish(session, reading.place, None)
-            return 0, 0
+            return
         run = [(H_RUN, reading.place.run_id.encode())]
         if isinstance(found, Large):
             reading.lines.send_long(session, reading.source, found, self._key, run)
@@ -236,7 +229,8 @@ class FileFeed(Feed):
         place = reading.place
         reading.place = msgspec.structs.replace(place, entries=place.entries + entries, bytes=place.bytes + size)
         self._keep(session, reading.place)
-        return entries, size
+        self._entries += entries
+        self._bytes += size
 
     def _finish(self, session: Session, place: Place, error: Exception | None) -> None:
         """A file is read, or can't be: its run has its receipt."""
@@ -252,8 +246,10 @@ class FileFeed(Feed):
             session.receipt(place.run_id, self.source, place.entries, place.bytes, place.path)
 
     def _keep(self, session: Session, place: Place) -> None:
-        now = timestamp_of(time.time_ns() // 1_000_000_000 * 1_000_000_000)
-        self._places[place.key] = place = msgspec.structs.replace(place, updated=now)
+        self._note(session, msgspec.structs.replace(place, updated=ago(0)))
+
+    def _note(self, session: Session, place: Place) -> None:
+        self._places[place.key] = place
         session.keep(place.key, place)
 
     def _close(self) -> None:
@@ -263,58 +259,110 @@ class FileFeed(Feed):
 
     # all of them
 
-    def _look(self) -> None:
+    def _look(self, session: Session) -> None:
         """Which files wait to be read."""
         now = time.monotonic()
         self._look_at = now + LOOK_S
         self._wrong.clear()
-        self._waiting.clear()
+        found = {
+            key_of(status.st_dev, status.st_ino): (path, status) for path, status in self._paths.found(self._wrong)
+        }
+        self._renumber(session, found)
         seen: dict[str, tuple[int, int, float]] = {}
-        for path, status in self._paths.found(self._wrong):
-            key = f"{status.st_dev:x}-{status.st_ino:x}"
-            if self._reading is not None and self._reading.place.key == key:
-                continue
+        waiting: dict[str, tuple[str, os.stat_result]] = {}
+        for key, (path, status) in found.items():
             size, changed, since = self._seen.get(key, (0, 0, now))
             if (size, changed) != (status.st_size, status.st_mtime_ns):
                 since = now
             seen[key] = status.st_size, status.st_mtime_ns, since
-            has_settled = max(now - since, time.time() - status.st_mtime) >= self._declared.settle_seconds
-            if status.st_size and has_settled and not self._was_read(key, path, status):
-                self._waiting[key] = path, status
+            if not status.st_size or now - since < self._declared.settle_seconds or self._is_reading(key):
+                continue
+            if not self._was_read(session, key, path, status) and not self._is_left_out(key, path, now):
+                waiting[key] = path, status
         self._seen = seen
+        self._later = {key: later for key, later in self._later.items() if key in found and now < later[0]}
+        self._waiting = dict(sorted(waiting.items(), key=lambda each: (each[1][1].st_mtime_ns, each[1][0])))
+        self._note_missing(session)
 
-    def _was_read(self, key: str, path: str, status: os.stat_result) -> bool:
+    def _is_reading(self, key: str) -> bool:
+        return self._reading is not None and self._reading.place.key == key
+
+    def _is_left_out(self, key: str, path: str, now: float) -> bool:
+        until, reason = self._later.get(key, (0.0, ""))
+        if now >= until:
+            return False
+        self._wrong[path] = reason
+        return True
+
+    def _was_read(self, session: Session, key: str, path: str, status: os.stat_result) -> bool:
         """Whether the file that is there was read, or could not be: it is looked into once, and when it has changed."""
         now = status.st_size, status.st_mtime_ns
         if self._known.get(key) == now:
             return True
         place = self._places.get(key)
-        if place is None or place.status == "reading" or place.size != status.st_size:
+        if place is None or place.status == "reading" or not place.may_be(status):
             return False
-        try:
-            was_read = place.fingerprint == _fingerprint(path)
-        except OSError:  # opening it fails, too, and tells
+        if _fingerprint_at(path, status) != place.fingerprint:  # or opening it fails, too, and tells
             return False
-        if was_read:
-            self._known[key] = now
-        return was_read
+        self._known[key] = now
+        self._found_again(session, place, path, status)
+        return True
 
-    def _forget(self, session: Session) -> None:
-        """Forget what is nowhere any more, after a while: a disk may be missing for a day."""
-        before = timestamp_of(time.time_ns() - FORGET_NS)
+    def _found_again(self, session: Session, place: Place, path: str, status: os.stat_result) -> Place:
+        """It is here now."""
+        now = msgspec.structs.replace(place, path=path, device=status.st_dev, changed=status.st_mtime_ns, missing="")
+        if now != place:
+            self._note(session, now)
+        return now
+
+    def _renumber(self, session: Session, found: Mapping[str, tuple[str, os.stat_result]]) -> None:
+        """Devices may have other numbers after a restart of the machine: a file is known by all the rest, too."""
+        fresh = [each for key, each in found.items() if key not in self._places]
+        if not fresh:
+            return
+        elsewhere: dict[int, list[Place]] = {}
+        for key, place in self._places.items():
+            if key not in found and not self._is_reading(key):
+                elsewhere.setdefault(place.inode, []).append(place)
+        for path, status in fresh:
+            for place in elsewhere.get(status.st_ino, ()):
+                is_alike = place.key in self._places and place.size == status.st_size and place.is_as_old_as(status)
+                if is_alike and _fingerprint_at(path, status) == place.fingerprint:
+                    self._forget(session, place.key)
+                    self._found_again(session, place, path, status)
+                    break
+
+    def _note_missing(self, session: Session) -> None:
+        """Remember since when files are gone, and forget them after a while, unless their folder is."""
+        if self._paths.folder in self._wrong:
+            return
+        before = ago(FORGET_NS)
         for key, place in list(self._places.items()):
-            if key not in self._seen and place.updated < before:
-                del self._places[key]
-                session.keep(key, None)
+            if key in self._seen or self._is_reading(key):
+                continue
+            if not place.missing:
+                self._known.pop(key, None)
+                self._note(session, msgspec.structs.replace(place, missing=ago(0)))
+            elif place.missing < before:
+                self._forget(session, key)
+
+    def _forget(self, session: Session, key: str) -> None:
+        del self._places[key]
+        self._known.pop(key, None)
+        session.keep(key, None)
 
     def _tell(self) -> None:
-        latest = sorted(self._places.values(), key=lambda place: place.updated, reverse=True)
-        failed = {place.path: place.error or "" for place in latest if place.status == "failed"}
+        latest = heapq.nlargest(SHOWN_MAX, self._places.values(), key=lambda place: place.updated)
+        failed = {
+            place.path: place.error or ""
+            for place in self._places.values()
+            if place.status == "failed" and not place.missing
+        }
         self._faults = [f"{path}: {problem}" for path, problem in sorted((self._wrong | failed).items())[:10]]
         self._shown = {
-            "read": sum(place.status == "read" for place in latest),
+            "read": sum(place.status == "read" for place in self._places.values()),
             "failed": len(failed),
-            "waiting": len(self._waiting),
+            "waiting": len(self._waiting) + len(self._later),
             "files": [
                 {
                     "path": place.path,
@@ -323,22 +371,35 @@ class FileFeed(Feed):
                     "entries": place.entries,
                     "error": place.error,
                 }
-                for place in latest[:SHOWN_MAX]
+                for place in latest
             ],
         }
         behind = sum(status.st_size for _, status in self._waiting.values())
         metrics.DECLARED_BEHIND_BYTES.labels(self.source).set(behind)
 
 
-def _fingerprint(path: str) -> str:
-    """Of a file's size and of the bytes at its start and its end."""
-    with Path(path).open("rb") as file:
-        size = file.seek(0, os.SEEK_END)
-        file.seek(0)
-        head = file.read(_PRINT)
-        file.seek(max(0, size - _PRINT))
-        return hashlib.blake2b(b"%d:" % size + head + file.read(_PRINT), digest_size=16).hexdigest()
-
-
 def _said(error: Exception) -> str:
     return (error.strerror or str(error) if isinstance(error, OSError) else str(error))[:500]
+
+
+def _is_same(one: os.stat_result, other: os.stat_result) -> bool:
+    return (one.st_dev, one.st_ino, one.st_size, one.st_mtime_ns) == (
+        other.st_dev,
+        other.st_ino,
+        other.st_size,
+        other.st_mtime_ns,
+    )
+
+
+def _fingerprint_at(path: str, status: os.stat_result) -> str:
+    """That of the file with this status; nothing if it can't be read, or is another by now."""
+    try:
+        file = FileSource(Path(path))
+    except OSError:
+        return ""
+    try:
+        return fingerprint(file) if _is_same(file.status, status) else ""
+    except UnreadableSourceError:
+        return ""
+    finally:
+        file.release()

@@ -1,5 +1,6 @@
 """Ingestion with declared sources, alone with a Kafka; and what it has put on raw-logs."""
 
+import time
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,8 @@ from shared.frames import entries
 from shared.topics import H_CONTENT_TYPE, H_SOURCE, RAW_LOGS
 from tests.integration.stack import Kafka, Stack, eventually
 from tests.integration.stage_thread import messages_in
+
+STILL_S = 1.0  # without another entry
 
 
 class Ingestion(Stack):
@@ -45,9 +48,20 @@ class Ingestion(Stack):
         return found
 
     def wait_for(self, source: str, wanted: list[bytes], seconds: float = 60.0) -> None:
-        """Until so many entries of the source are there; then they are these, whatever their order."""
+        """Until so many entries of the source are there and no more come; then they are these, whatever their order."""
         eventually(lambda: len(self.entries(source)) >= len(wanted), seconds, f"{len(wanted)} entries of {source}")
-        found = self.entries(source)
+        found: list[bytes] = []
+        until = time.monotonic()
+
+        def is_still() -> bool:
+            """Whether as many are there as were a while ago: what comes twice comes a bit later."""
+            nonlocal found, until
+            now = self.entries(source)
+            if len(now) != len(found):
+                found, until = now, time.monotonic() + STILL_S
+            return time.monotonic() >= until
+
+        eventually(is_still, seconds, f"{source} stands still")
         twice = [entry for entry, times in (Counter(found) - Counter(wanted)).items() if times]
         missing = list((Counter(wanted) - Counter(found)).elements())
         assert (twice[:5], missing[:5]) == ([], [])

@@ -1,14 +1,17 @@
 """The frame of a service: what it tells of itself from the start."""
 
 import asyncio
+import threading
+import time
 
 import httpx
+import pytest
 from fastapi import APIRouter
 
 from shared import metrics
 from shared.config import Settings
 from shared.description import PROBLEM_TYPE
-from shared.service import Service
+from shared.service import Loop, Service, Together
 
 
 def test_every_routes_success_and_503_are_counted_from_0_on() -> None:
@@ -63,3 +66,16 @@ def test_every_error_is_a_problem_and_the_openapi_says_so() -> None:
         content = described["paths"]["/things/{number}"]["get"]["responses"][status]["content"]
         assert content == {PROBLEM_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}
     assert "HTTPValidationError" not in described["components"]["schemas"]
+
+
+def test_loops_that_do_not_depend_on_each_other_have_the_same_time_to_stop() -> None:
+    told = threading.Barrier(3)
+
+    def body(stopping: threading.Event) -> None:
+        stopping.wait()
+        told.wait(30)  # none ends before all are told
+
+    together = Together("all", [Loop(f"loop {n}", body, lambda: ["is slow"]) for n in range(3)])
+    together.start(lambda error: pytest.fail(repr(error)))
+    assert together.problems() == ["loop 0: is slow", "loop 1: is slow", "loop 2: is slow"]
+    assert together.stop(time.monotonic() + 30)
