@@ -22,7 +22,7 @@ from ingestion.entries import MalformedBodyError, UnreadableSourceError
 from ingestion.ingest import Push, framed, shape_of_file
 from ingestion.pacing import Pace
 from ingestion.replay import Item, Spec, items, lane, stamped
-from ingestion.session import Session, hold_sessions
+from ingestion.session import MESSAGES_TOGETHER, Session, hold_sessions
 from ingestion.sources.file import FileRefusedError, FileSource, open_file
 from shared import logs
 from shared.config import Settings
@@ -31,8 +31,7 @@ from shared.records import timestamp_of
 from shared.topics import H_CONTENT_TYPE, H_RUN, H_SOURCE
 
 TICK_S: Final = 0.05  # entries that fall due within it share a transaction
-AT_MOST: Final = 20_000  # entries of a stream in one transaction ...
-PASSES: Final = 100  # ... and passes of a file so short that several fall due at once
+PASSES: Final = 100  # of a file so short that several fall due at once, in one transaction
 STREAMS_MAX: Final = 100
 
 log = logs.logger("streams")
@@ -291,7 +290,7 @@ class _Sending:
                 runner = self._runners.get(stream_id)
                 if runner is None:
                     runner = self._runners[stream_id] = _Runner(stream, self._settings)
-                due = min(runner.pace.due(time.monotonic()), AT_MOST)
+                due = min(runner.pace.due(time.monotonic()), MESSAGES_TOGETHER)
                 for _ in range(PASSES):
                     if not due or stream.status != "running":
                         break

@@ -25,14 +25,13 @@ from ingestion.declared import Syslog, key_of
 from ingestion.feeds import Feed
 from ingestion.framing import Framing
 from ingestion.lines import Lines
-from ingestion.session import Session
+from ingestion.session import MESSAGES_TOGETHER, Session
 from shared import logs, metrics
 from shared.config import MIB, Settings
 
 CONTENT_TYPE: Final = "application/syslog"
 QUEUE_BYTES: Final = 16 * MIB  # of messages that wait for Kafka, as they are in memory
-TOGETHER: Final = 4 * MIB  # bytes that share a transaction ...
-AT_MOST: Final = 20_000  # ... and messages: Kafka has to take them within seconds
+TOGETHER: Final = 4 * MIB  # bytes that share a transaction, and MESSAGES_TOGETHER
 GATHER_S: Final = 0.05  # between transactions
 AGAIN_S: Final = 2.0  # before an address that is in use is tried again, and so after other failures
 _WAKE_S: Final = 0.1
@@ -92,13 +91,13 @@ class _Queue:
         return self._size >= self._limit
 
     def take(self, limit: int, patience: float) -> list[Message]:
-        """The messages that are there, about `limit` bytes in memory and AT_MOST; waits a moment for one."""
+        """The messages that are there, about `limit` bytes in memory and MESSAGES_TOGETHER; waits a moment for one."""
         with self._changed:
             if not self._messages:
                 self._changed.wait(patience)
             taken: list[Message] = []
             size = 0
-            while self._messages and size < limit and len(taken) < AT_MOST:
+            while self._messages and size < limit and len(taken) < MESSAGES_TOGETHER:
                 taken.append(self._messages.popleft())
                 size += len(taken[-1].text) + _OVERHEAD
             self._size -= size

@@ -15,7 +15,8 @@ import msgspec
 import pytest
 
 from ingestion.declared import Syslog, parsed
-from ingestion.sources.syslog import AT_MOST, TOGETHER, Message, SyslogFeed, _Queue, _Receiver
+from ingestion.session import MESSAGES_TOGETHER
+from ingestion.sources.syslog import TOGETHER, Message, SyslogFeed, _Queue, _Receiver
 from shared import metrics
 from shared.config import Settings
 from shared.errors import ConfigurationError
@@ -94,7 +95,7 @@ def test_many_senders_of_tiny_messages_do_not_fill_more_than_the_queue_and_a_tra
         while got < senders * 32 * KIB:
             largest = max(largest, len(queue))
             taken = queue.take(TOGETHER, 5.0)
-            assert 0 < len(taken) <= AT_MOST
+            assert 0 < len(taken) <= MESSAGES_TOGETHER
             got += len(taken)
         assert len(queue) == 0
     in_memory = 110  # bytes of such a message, with the object that it is
