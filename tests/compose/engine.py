@@ -5,10 +5,13 @@ So it runs beside another stack of the same checkout, and leaves neither contain
 
 import json
 import os
+import shutil
 import subprocess
+import tempfile
 import time
 import uuid
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 from native.kafka import free_ports
@@ -51,12 +54,16 @@ class ComposeStack:
     def __init__(self) -> None:
         self.project = f"sluice-e2e-{uuid.uuid4().hex[:6]}"
         self.ports = dict(zip(PORTS, free_ports(len(PORTS)), strict=True))
+        self._mappings = Path(tempfile.mkdtemp(prefix="mappings-"))
+        self._mappings.chmod(0o755)  # the service is another user
+        (self._mappings / "a.yml").write_text("version: 1\nmappings: [{name: a, revision: 1, sources: EasyProjects}]\n")
         # what the user has set for a stack of theirs is not for this one
         self._environment = {
             "COMPOSE_PROJECT_NAME": self.project,
             "COMPOSE_ENV_FILES": os.devnull,
             "COMPOSE_PROFILES": "kafka-ui",
             "TAG": "e2e",
+            "MAPPINGS_DIR": str(self._mappings),
             **{f"{name}_PORT": str(port) for name, port in self.ports.items()},
         }
         self.services: list[str] = []
@@ -121,6 +128,7 @@ class ComposeStack:
     def remove(self) -> None:
         """Take away all that is left of it, whatever state it is in."""
         self.compose("down", "--volumes", "--remove-orphans", "--timeout", "5")
+        shutil.rmtree(self._mappings)
 
     def containers(self, *services: str) -> dict[str, dict[str, Any]]:
         """What the engine knows of the containers, by name; all of them, or those of some services."""
