@@ -106,7 +106,7 @@ class TopicFeed(Feed):
         """Whether it is the next of a partition that is ours: a fetch may give some of one that it gave up since."""
         error = message.error()
         if error is not None:
-            if error.fatal():
+            if error.fatal() or error.code() == kafka.OUT_OF_RANGE:  # begun anew, it is told from where it goes on
                 raise KafkaUnavailableError(f"reading {self._topic}: {error.str()}")
             if error.code() != kafka.PARTITION_EOF:
                 self._wrong = f"{self._topic}: {error.str()}"
