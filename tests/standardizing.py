@@ -4,11 +4,28 @@ import itertools
 from collections.abc import Sequence
 from typing import Any
 
+from hypothesis import strategies as st
+
 from standardization.standardize import Arrival, Rejected, Standardized, Standardizer
 
 NDJSON = "application/x-ndjson"
 ARRIVAL = Arrival("2026-03-17T09:00:00Z")
 PLACE = "0badcafe-3-17"
+
+
+def any_scalar(texts: st.SearchStrategy[str]) -> st.SearchStrategy[Any]:
+    """A value of JSON's that holds no other: of these texts, or one that means something to us."""
+    return (
+        st.none()
+        | st.booleans()
+        | st.integers(-(2**70), 2**70)
+        | st.integers(0, 600)
+        | st.floats(allow_nan=False, allow_infinity=False)
+        | texts
+        | st.sampled_from(
+            ["ok", "FAILED", "12 s", "3 MB", "N/A", "2026-03-17T08:00:00Z", "17/03/2026 08:00:00", "9999-999", "info"]
+        )
+    )
 
 
 def standardized(

@@ -16,7 +16,7 @@ from shared.records import Outcome, Record
 from standardization.declared import Mappings
 from standardization.mappings import read_mappings
 from standardization.standardize import Standardizer
-from tests.standardizing import ARRIVAL, standardized
+from tests.standardizing import ARRIVAL, any_scalar, standardized
 
 LIMIT = 1 << 20
 FROM_SHOP = replace(ARRIVAL, source="shop")
@@ -25,17 +25,7 @@ keys = st.sampled_from(
     ["a", "b", "c", "a.b", 'q"uote', "time", "status", "message", "duration_ms", "source", "level", "host"]
 )
 texts = st.text(st.characters(codec="utf-8"), max_size=12)
-scalars = (
-    st.none()
-    | st.booleans()
-    | st.integers(-(2**70), 2**70)
-    | st.integers(0, 600)
-    | st.floats(allow_nan=False, allow_infinity=False)
-    | texts
-    | st.sampled_from(
-        ["ok", "FAILED", "12 s", "3 MB", "N/A", "2026-03-17T08:00:00Z", "17/03/2026 08:00:00", "9999-999", "info"]
-    )
-)
+scalars = any_scalar(texts)
 entries = st.dictionaries(
     keys,
     st.recursive(

@@ -11,7 +11,7 @@ from shared.records import Record, timestamp_of
 from standardization.fields import NUMBER, TEXT, meaning, reader
 from standardization.standardize import Standardizer
 from standardization.values import is_blank
-from tests.standardizing import standardized
+from tests.standardizing import any_scalar, standardized
 
 LIMIT = 16 << 10
 
@@ -20,15 +20,7 @@ keys = texts | st.sampled_from([
     "source", "api", "status", "timestamp", "duration", "duration_ms", "memory", "rows", "level", "message", "host",
     "trace_id", "a.b", "a", "b", "metrics", "size", "resource", "service",
 ])  # fmt: skip
-scalars = (
-    st.none()
-    | st.booleans()
-    | st.integers(-(2**70), 2**70)
-    | st.integers(0, 600)
-    | st.floats(allow_nan=False, allow_infinity=False)
-    | texts
-    | st.sampled_from(["ok", "FAILED", "12 s", "3 MB", "N/A", "2026-03-17T08:00:00Z", "17/03/2026 08:00:00", "info"])
-)
+scalars = any_scalar(texts)
 entries = st.dictionaries(
     keys,
     st.recursive(
